@@ -1,0 +1,59 @@
+/*
+ * The arena and its table: POSIX shm objects /NAME.arena (DRAM tier) and /NAME.table (one entry of
+ * 128 bytes an object, never given to anyone), both 0600, kept over restarts.
+ *
+ * Table entry: a check sum covers key to version; state, recency and held are separate words outside
+ * it. Order of a store: state := 0 (release), hand the place to any writer, payload complete, fields
+ * and check, state := committed (release). A new broker trusts only what is committed and in range;
+ * a bitmap of places finds overlaps. An arena of another geometry is dropped, with one log line.
+ */
+#ifndef STOKER_BROKER_ARENA_H
+#define STOKER_BROKER_ARENA_H
+
+#include "shm/model.h"
+#include "src/engine/engine.h"
+
+struct arena {
+	int fd, table_fd;
+	uint8_t *base;		/* mapped read-write, not populated */
+	uint64_t bytes;		/* extents x extent_bytes */
+	uint64_t extent_bytes;
+	uint32_t extents;
+	uint32_t records;	/* entries of the table */
+	bool warm;		/* taken over from a broker before, of the same geometry */
+	struct arena_entry *table;
+};
+
+/*
+ * Check @bytes against file system, MemAvailable and cgroup limits (10 % of RAM stays free), open
+ * or make both objects. @fresh: do not take over (the I/O lock of an older broker is still held):
+ * the old names are unlinked first. Returns 0 or -errno with reason and remedy in @why (256 bytes).
+ */
+int arena_open(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, bool fresh,
+	       char *why, struct arena **ret);
+void arena_close(struct arena *arena);		/* unmaps; the objects stay for the next broker */
+void arena_unlink(const char *name);
+
+/* Reserve and populate one extent (any thread, may take 20 ms and more). 0 or -errno. */
+int arena_populate(struct arena *arena, uint32_t extent);
+
+/* Largest arena that this machine can give now, in bytes, and what bounds it. */
+uint64_t arena_limit(const char **ret_bound);
+
+/* --- table; commit and uncommit by the core thread --- */
+void arena_commit(struct arena *arena, uint32_t record, const struct engine_place *place,
+		  const struct engine_object *object, const uint8_t model_digest[MODEL_DIGEST_BYTES]);
+void arena_uncommit(struct arena *arena, uint32_t record);
+
+struct arena_found {
+	struct engine_place place;
+	struct engine_object object;		/* `model`, `part` not set: looked up by digest */
+	uint64_t model_digest64;		/* first 8 bytes of the (tenant) digest */
+	uint32_t record;
+	bool was_held;
+};
+/* Each committed, checked, non-overlapping entry; others are uncommitted and counted in @dropped. */
+int arena_recover(struct arena *arena, bool (*each)(void *arg, const struct arena_found *found), void *arg,
+		  uint64_t *dropped);
+
+#endif

@@ -1,0 +1,80 @@
+/*
+ * A disk tier: images in one large file (or block device) of its own, private to one broker.
+ *
+ * In the tier's directory: `stoker-tier` (superblock with magic, format, machine and tier uuid,
+ * epochs; then the images, in extents as the engine hands them out) and `stoker-slabs` (the slab
+ * table: an append-only, checksummed log of slab_add and slab_remove, read sequentially at start,
+ * rewritten compactly when it has grown to twice what lives). A file of another format, machine or
+ * broker is refused with its reason and never written.
+ *
+ * One thread and one io_uring a tier: O_DIRECT, arena extents as registered buffers, the tier's file
+ * and the broker's NAME.io lock as registered files. Without io_uring: pread/pwrite in that
+ * thread; without O_DIRECT: buffered; each with one log line that names the remedy. I/O that crosses an extent is cut
+ * there. Reads go before writes; an I/O error is answered, never retried in silence.
+ *
+ * Threads: open, recover and start by the control thread, before the tier is up; submit and reap
+ * by the core thread, never blocking; the rest is the tier's own thread.
+ */
+#ifndef STOKER_BROKER_TIER_H
+#define STOKER_BROKER_TIER_H
+
+#include "shm/model.h"
+#include "src/common/queue.h"
+#include "src/device/device.h"
+#include "src/engine/engine.h"
+
+struct tier;
+
+struct tier_config {
+	char name[32];			/* "disk0" */
+	const char *path;		/* directory */
+	uint64_t bytes;			/* of images, rounded down to extents */
+	uint64_t extent_bytes;
+	uint64_t depth_bytes;		/* of I/O under way */
+	uint8_t *arena;			/* mapped; extents are registered as they are populated */
+	uint64_t arena_bytes;
+	int io_lock_fd;			/* registered in the ring, so that the kernel holds it to the last DMA */
+	struct bell *bell;		/* rung when there is something to reap */
+	uint32_t ios;			/* under way at most, as in engine_config */
+	bool no_uring, no_direct;	/* for tests: take the slower way */
+};
+
+/* Returns 0; -errno with the reason and remedy in @why (256 bytes). Nothing foreign is touched. */
+int tier_open(const struct tier_config *config, char *why, struct tier **ret);
+
+/* What the slab table knows, each live object once; model by (tenant) digest. Stops if @each returns false. */
+struct tier_found {
+	struct engine_place place;	/* tier number is filled in by the caller */
+	struct engine_object object;	/* `model`, `part` are not set: they are looked up by digest */
+	uint8_t model_digest[MODEL_DIGEST_BYTES];
+};
+int tier_recover(struct tier *tier, bool (*each)(void *arg, const struct tier_found *found), void *arg);
+
+int tier_start(struct tier *tier);	/* its thread */
+void tier_stop(struct tier *tier);	/* all I/O has ended: flushes the slab table, joins, frees */
+
+/* The next highest epoch known to this tier for a model, or 0. */
+uint32_t tier_epoch(const struct tier *tier, const uint8_t model_digest[MODEL_DIGEST_BYTES]);
+
+/* --- from the core thread; 0 or -EAGAIN (its queue is full, which ios bounds) --- */
+void tier_extent_ready(struct tier *tier, uint32_t extent);
+int tier_submit(struct tier *tier, bool write, const struct engine_io *io,
+		const struct image_identity *identity);
+int tier_slab(struct tier *tier, bool add, const struct engine_place *place,
+	      const struct engine_object *object, const struct image_identity *identity);
+int tier_persist_epoch(struct tier *tier, const uint8_t model_digest[MODEL_DIGEST_BYTES], uint32_t epoch,
+		       uint64_t tag, uint64_t token);
+
+enum tier_event_type { TIER_IO_DONE, TIER_EPOCH_DONE, TIER_FAILED };
+struct tier_event {
+	enum tier_event_type type;
+	uint32_t io;
+	enum engine_result result;
+	uint64_t token;			/* EPOCH_DONE */
+};
+uint32_t tier_reap(struct tier *tier, struct tier_event *ret, uint32_t n);
+
+const char *tier_path(const struct tier *tier);
+const char *tier_method(const struct tier *tier);	/* "io_uring, O_DIRECT" etc., for the log */
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * Eviction: which chunk goes next. One instance for the arena, one for each disk tier.
+ *
+ * The lists hold only what can go: chunks with an object there, without pin or io, and without a
+ * child there (leaf first). An unpinned prefix re-enters leaf first, root last, so that the leaf
+ * goes first. Incomplete chunks (some parts missing) go before all others. A policy decides among
+ * the rest; it is a row of functions over the lists (lru.c, arc.c).
+ *
+ * ARC counts bytes; its ghosts are index entries with keys only.
+ */
+#ifndef STOKER_ENGINE_EVICT_H
+#define STOKER_ENGINE_EVICT_H
+
+#include "src/engine/index.h"
+
+struct evict {			/* one per arena or tier; plain data, embedded in the engine */
+	struct index *index;
+	const struct evict_policy *policy;
+	bool disk;		/* which pair of links and which mask it looks at */
+	uint64_t capacity;	/* bytes that the arena or tier can hold: ARC's c */
+	struct { uint32_t head, tail; uint64_t bytes; uint32_t n; } lists[5];	/* by enum entry_list; head = coldest */
+	struct { uint32_t head, tail; uint64_t bytes; uint32_t n; } ghosts[2];	/* ARC: recent, frequent */
+	uint64_t target;	/* ARC's p: bytes that the recent list should have */
+	uint64_t resident_recent, resident_frequent;	/* bytes resident by list kind, pinned ones included */
+	uint64_t (*bytes_of)(void *engine, uint32_t entry);	/* bytes of a chunk there */
+	void *engine;
+};
+
+struct evict_policy {
+	const char *name;
+	void (*came)(struct evict *e, uint32_t entry);		/* became resident (ghosts are looked at) */
+	void (*used)(struct evict *e, uint32_t entry);		/* a hit: touch */
+	void (*enter)(struct evict *e, uint32_t entry);		/* can go from now on: put into a list */
+	void (*leave)(struct evict *e, uint32_t entry);		/* pinned, or got a child: taken from its list */
+	void (*gone)(struct evict *e, uint32_t entry, bool ghost);	/* no longer resident */
+	uint32_t (*next)(struct evict *e, uint32_t after);	/* victim candidates, coldest first; ENGINE_NONE: end */
+};
+extern const struct evict_policy evict_lru, evict_arc;
+
+void evict_init(struct evict *e, struct index *index, enum engine_policy policy, bool disk, uint64_t capacity,
+		uint64_t (*bytes_of)(void *, uint32_t), void *engine);
+
+/*
+ * Look at the entry again after anything changed: pins, io, masks, child counts. Enters or leaves
+ * lists accordingly. @complete: no part of its groups is missing.
+ */
+void evict_update(struct evict *e, uint32_t entry, bool complete);
+const char *evict_audit(const struct evict *e);
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * The index: one entry of two cache lines per (model incarnation, key), and a record per object.
+ *
+ * Invariants:
+ * - The first line of an entry is all that a probe needs: key, model, pins, and masks of parts that
+ *   are filling, in the arena (l1), on disk. Masks are the truth of what is where; records say the places.
+ * - pins counts leases and running jobs for the whole chunk; io counts its I/Os, copies and checks
+ *   under way. Space is freed only at pins = io = 0.
+ * - An entry lives while it has a record, a pin, an io, or is a ghost (key only, for ARC). Ghosts
+ *   are the first to go when entries run out.
+ * - parent links are hints for eviction order: children_l1 and children_disk count the live entries
+ *   that name this one as parent and have an object there.
+ * - Numbers, not pointers; ENGINE_NONE is none. No allocation: all arrays are given at start.
+ */
+#ifndef STOKER_ENGINE_INDEX_H
+#define STOKER_ENGINE_INDEX_H
+
+#include "src/engine/engine.h"
+
+enum entry_list { LIST_NONE, LIST_LRU, LIST_RECENT, LIST_FREQUENT, LIST_INCOMPLETE };
+#define ENTRY_GHOST_RECENT   0x1u	/* key only: was evicted from the recent list */
+#define ENTRY_GHOST_FREQUENT 0x2u
+#define ENTRY_SEEN_TWICE     0x4u	/* used again since it came (ARC: belongs to the frequent list) */
+#define ENTRY_ORPHAN	     0x8u	/* its parent is absent: a root that ages */
+
+struct entry {
+	/* line 1: what a probe reads */
+	struct stoker_wire_key key;
+	uint32_t model;		/* incarnation: a reset gives the model a new one */
+	uint32_t pins;
+	uint64_t l1, disk, filling;	/* masks of parts */
+	/* line 2 */
+	uint32_t parent;	/* entry, or ENGINE_NONE */
+	uint32_t records;	/* first record of the chunk's list, or ENGINE_NONE */
+	uint32_t children_l1, children_disk;
+	uint32_t l1_prev, l1_next, disk_prev, disk_next;	/* eviction lists */
+	uint8_t l1_list, disk_list;	/* enum entry_list */
+	uint8_t flags, tenant;
+	uint32_t tokens;
+	uint32_t first_token;
+	uint32_t io;
+	uint64_t account;
+	uint64_t touched;	/* engine's count of uses at the last one: recency */
+};
+static_assert(sizeof(struct entry) == 128, "an entry is two cache lines");
+
+enum record_state {
+	RECORD_FREE,
+	RECORD_FILLING,		/* being stored, or read from a tier: no byte of it may be served */
+	RECORD_UNVERIFIED,	/* survived a restart: verify before the first service */
+	RECORD_READY,		/* in the arena, to be served */
+	RECORD_ABSENT,		/* not in the arena; on disk only */
+};
+
+/** struct record - one object: a part of a chunk. Its number is its place in the arena table. */
+struct record {
+	uint32_t entry;
+	uint32_t next;		/* of the same entry, or ENGINE_NONE; in the free list: the next free */
+	uint32_t place;		/* unit in the arena, ENGINE_NONE = not there */
+	uint32_t disk_place;	/* unit on the tier, ENGINE_NONE = not there */
+	uint8_t part, state, tier;
+	uint8_t flags;		/* RECORD_* of the engine's own */
+	uint32_t version;	/* even; odd while invalid: raised before the place is reused */
+	uint64_t checksum;	/* 0 = not sealed */
+	uint64_t sequence;
+};
+static_assert(sizeof(struct record) == 40, "a record is small");
+
+struct index;
+
+size_t index_bytes(uint32_t entries, uint32_t records);
+struct index *index_init(void *memory, uint32_t entries, uint32_t records, uint64_t seed);
+
+static inline struct entry *index_entry(struct index *index, uint32_t number);
+static inline struct record *index_record(struct index *index, uint32_t number);
+
+/*
+ * Probe @n keys (any number; done in batches of 32 with prefetching: bucket, then entry). ret[i]:
+ * the entry, or ENGINE_NONE. With @stop_at_gap the rest after the first absent key, or after the
+ * first entry that has not all parts of @need in (l1 | disk), is not probed: returns how many
+ * were (the gap's own included).
+ */
+uint32_t index_probe(struct index *index, uint32_t model, const struct stoker_wire_key *keys, uint32_t n,
+		     bool stop_at_gap, uint64_t need, uint32_t *ret);
+uint32_t index_find(struct index *index, uint32_t model, const struct stoker_wire_key *key);
+
+/* A new entry, or the ghost of that key come back to life; ENGINE_NONE: full (evict, try again). */
+uint32_t index_add(struct index *index, uint32_t model, const struct stoker_wire_key *key);
+/* No record, pin, io, list: gives the entry back. Children's links to it become ENGINE_NONE lazily: */
+/* a parent link is valid only while parent_is(index, child) holds. */
+void index_remove(struct index *index, uint32_t entry);
+/* Link to the parent key's entry if it exists; counts are kept by index_mask_changed(). */
+void index_link(struct index *index, uint32_t entry, const struct stoker_wire_key *parent);
+/* Call after every change of l1 or disk masks with the masks before: keeps the parents' child counts. */
+void index_mask_changed(struct index *index, uint32_t entry, uint64_t l1_before, uint64_t disk_before);
+
+uint32_t index_record_add(struct index *index, uint32_t entry, uint32_t part);	/* ENGINE_NONE: full */
+bool index_record_add_at(struct index *index, uint32_t record, uint32_t entry, uint32_t part);	/* recovery */
+uint32_t index_record_find(struct index *index, uint32_t entry, uint32_t part);
+void index_record_remove(struct index *index, uint32_t record);
+
+uint32_t index_used(const struct index *index);		/* entries, ghosts included */
+uint32_t index_ghosts(const struct index *index);
+uint32_t index_max(const struct index *index);
+uint32_t index_records_used(const struct index *index);
+const char *index_audit(const struct index *index);
+
+/* The open part of struct index, for the two inline functions above. */
+struct index_open {
+	struct entry *entries;
+	struct record *records;
+};
+static inline struct entry *index_entry(struct index *index, uint32_t number)
+{
+	return &((struct index_open *)index)->entries[number];
+}
+static inline struct record *index_record(struct index *index, uint32_t number)
+{
+	return &((struct index_open *)index)->records[number];
+}
+
+#endif

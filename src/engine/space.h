@@ -1,0 +1,47 @@
+/*
+ * Space of the arena and of disk tiers: one slab allocator for both.
+ *
+ * An extent is the unit of populating and registering. A slab is a run of 1, 2, 4, 8 or 16
+ * neighbouring extents that holds objects of one size: the shortest run with at most 1/8 waste, else
+ * the least wasteful that can be had. Objects are multiples of 4,096 bytes; a place is a count of
+ * such units from the start. An object may cross extents within its slab.
+ *
+ * Invariants: a place belongs to one slab; a slab with no object gives its extents back; no
+ * allocation after init; all is plain data, so that an audit can recount it.
+ */
+#ifndef STOKER_ENGINE_SPACE_H
+#define STOKER_ENGINE_SPACE_H
+
+#include "src/engine/engine.h"
+
+struct space;
+
+size_t space_bytes(uint32_t extents, uint64_t extent_bytes);
+struct space *space_init(void *memory, uint32_t extents, uint64_t extent_bytes);
+
+void space_extent_add(struct space *space, uint32_t extent);	/* into use */
+
+/* A place for @bytes; ENGINE_NONE: none free. @near: a place that it should follow if it can. */
+uint32_t space_alloc(struct space *space, uint64_t bytes, uint32_t near);
+/* Recovery: take this very place; false if it overlaps or does not fit the slab that is there. */
+bool space_take(struct space *space, uint32_t unit, uint64_t bytes);
+void space_free(struct space *space, uint32_t unit);
+
+/* Recency of a slab, for the choice of the coldest: the newest use of any of its objects. */
+void space_touch(struct space *space, uint32_t unit, uint64_t use);
+/*
+ * The coldest slab of another size than @bytes, so that @bytes would find room if it were empty,
+ * from the @nth coldest on; returns the slab's number or ENGINE_NONE. Objects of it by space_slab_object().
+ */
+uint32_t space_coldest(const struct space *space, uint64_t bytes, uint32_t nth);
+/* The i-th place of a slab (0 up): true and *unit, with *used whether an object is there; false: end. */
+bool space_slab_object(const struct space *space, uint32_t slab, uint32_t i, uint32_t *unit, bool *used);
+
+uint64_t space_object_bytes(const struct space *space, uint32_t unit);	/* of the slab's objects */
+uint64_t space_total(const struct space *space);	/* bytes of extents in use */
+uint64_t space_used(const struct space *space);		/* bytes of places given out */
+/* Whole bytes of objects of @bytes that could be placed now without evicting. */
+uint64_t space_room(const struct space *space, uint64_t bytes);
+const char *space_audit(const struct space *space);
+
+#endif
