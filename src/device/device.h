@@ -34,13 +34,19 @@ struct device_host {
 	uint32_t copies;		/* copies under way at once, at most */
 	uint64_t piece_bytes;		/* cut copies into pieces of about this many bytes */
 	/* The fence's write end is inherited by whoever else writes into clients' memory. */
+	uint32_t checks;		/* seals and verifies under way at once, at most; 0: 1,024 */
+	uint64_t region_bytes_max;	/* of one region; 0: as much as the machine has, swap included */
+	const int *own_fds;		/* files that are no client's memory, the arena apart (table, control */
+	uint32_t n_own;			/* page, ...): read by start() alone */
 };
 
 /** struct device_copy - an engine_copy with its numbers resolved by the core. */
 struct device_copy {
 	struct engine_copy request;
 	const struct model_layout *layout;
-	struct device_pool *const *pools;	/* by the client's pool numbers; NULL where dropped */
+	/* By the client's pool numbers; NULL where dropped. The array stays where it is until DONE, and */
+	/* so do the entries that the items name; helper threads read those. */
+	struct device_pool *const *pools;
 };
 
 enum device_event_type { DEVICE_PROGRESS, DEVICE_DONE, DEVICE_POOL_DEAD, DEVICE_CHECKED };
