@@ -96,11 +96,18 @@ int control_check(const struct control_page *page, size_t bytes);
 
 /* Map the control page of @name read-only. Returns 0, or -errno; -ENOENT: there is no such broker. */
 int control_map(const char *name, const struct control_page **ret);
+/* The same for an open descriptor (it stays the caller's): for whoever looks at its owner first. */
+int control_map_fd(int fd, const struct control_page **ret);
 void control_unmap(const struct control_page *page);
 
 /* Writers: between begin and end the row is the writer's own; one writer a row. */
 void control_row_begin(_Atomic uint32_t *version);
 void control_row_end(_Atomic uint32_t *version);
+/* The same in one call: publish a private copy (its `version` is not looked at). Prefer these: they */
+/* store word by word as readers load, so that readers in the same process race with nothing. */
+void control_write_tier(struct control_page *page, uint32_t i, const struct control_tier *row);
+void control_write_client(struct control_page *page, uint32_t i, const struct control_client *row);
+void control_write_model(struct control_page *page, uint32_t i, const struct control_model *row);
 
 /* Readers: a consistent copy of the row. Returns false if the writer kept changing it. */
 bool control_read_tier(const struct control_page *page, uint32_t i, struct control_tier *ret);
