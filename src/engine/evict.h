@@ -6,7 +6,18 @@
  * goes first. Incomplete chunks (some parts missing) go before all others. A policy decides among
  * the rest; it is a row of functions over the lists (lru.c, arc.c).
  *
- * ARC counts bytes; its ghosts are index entries with keys only.
+ * ARC counts bytes; its ghosts are index entries with keys only. An entry that left the arena and
+ * still is on disk can be a ghost of the arena all the same: l1_list and disk_list say which list an
+ * entry is in, ghost lists included.
+ *
+ * How the engine uses it:
+ * - A use (a lookup's hit; a store) sets entry->touched to a count that rises with each chunk, leaf of
+ *   the prefix first, root last; then evict_used() if it was there before. Lists are ordered by touched.
+ * - After any change of pins, io, masks or child counts: evict_update() the entry, in the arena's
+ *   instance and in its tier's. It sees by itself that the entry came or went (mask no longer 0, or 0).
+ * - To make room: evict_next(e, ENGINE_NONE) names the victim; evict_gone(e, victim, true) before its
+ *   mask is cleared leaves a ghost; then masks, index_mask_changed(), evict_update() of its parent,
+ *   and index_remove() if nothing is left of it. A victim that does not suit: evict_next(e, victim).
  */
 #ifndef STOKER_ENGINE_EVICT_H
 #define STOKER_ENGINE_EVICT_H
@@ -22,8 +33,9 @@ struct evict {			/* one per arena or tier; plain data, embedded in the engine */
 	struct { uint32_t head, tail; uint64_t bytes; uint32_t n; } ghosts[2];	/* ARC: recent, frequent */
 	uint64_t target;	/* ARC's p: bytes that the recent list should have */
 	uint64_t resident_recent, resident_frequent;	/* bytes resident by list kind, pinned ones included */
-	uint64_t (*bytes_of)(void *engine, uint32_t entry);	/* bytes of a chunk there */
+	uint64_t (*bytes_of)(void *engine, uint32_t entry);	/* bytes of a chunk there, in whole 4,096s */
 	void *engine;
+	struct evict *peer;	/* the instance made before it on the same index */
 };
 
 struct evict_policy {
@@ -45,6 +57,20 @@ void evict_init(struct evict *e, struct index *index, enum engine_policy policy,
  * lists accordingly. @complete: no part of its groups is missing.
  */
 void evict_update(struct evict *e, uint32_t entry, bool complete);
+static inline void evict_used(struct evict *e, uint32_t entry)
+{
+	e->policy->used(e, entry);
+}
+static inline void evict_gone(struct evict *e, uint32_t entry, bool ghost)
+{
+	e->policy->gone(e, entry, ghost);
+}
+static inline uint32_t evict_next(struct evict *e, uint32_t after)
+{
+	return e->policy->next(e, after);
+}
+/* Forget the coldest ghosts of @e until an entry comes free; false: none did. index_add() does it. */
+bool evict_drop_ghost(struct evict *e);
 const char *evict_audit(const struct evict *e);
 
 #endif

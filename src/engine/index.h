@@ -17,11 +17,18 @@
 
 #include "src/engine/engine.h"
 
-enum entry_list { LIST_NONE, LIST_LRU, LIST_RECENT, LIST_FREQUENT, LIST_INCOMPLETE };
+enum entry_list {
+	LIST_NONE, LIST_LRU, LIST_RECENT, LIST_FREQUENT, LIST_INCOMPLETE,
+	LIST_GHOST_RECENT, LIST_GHOST_FREQUENT,	/* not there any more, but remembered (evict.h) */
+};
 #define ENTRY_GHOST_RECENT   0x1u	/* key only: was evicted from the recent list */
 #define ENTRY_GHOST_FREQUENT 0x2u
 #define ENTRY_SEEN_TWICE     0x4u	/* used again since it came (ARC: belongs to the frequent list) */
-#define ENTRY_ORPHAN	     0x8u	/* its parent is absent: a root that ages */
+#define ENTRY_ORPHAN	     0x8u	/* index_link() found no parent: a root that ages */
+/* Kept by evict.c alone: */
+#define ENTRY_DISK_SEEN_TWICE 0x10u	/* as ENTRY_SEEN_TWICE, of the disk tier */
+#define ENTRY_L1_RESIDENT    0x20u	/* counted as being in the arena */
+#define ENTRY_DISK_RESIDENT  0x40u	/* counted as being on its tier */
 
 struct entry {
 	/* line 1: what a probe reads */
@@ -68,6 +75,7 @@ static_assert(sizeof(struct record) == 40, "a record is small");
 
 struct index;
 
+/* 1 to 2^31 - 1 entries, 1 to 2^32 - 2 records; memory is zeroed and 64-aligned, touched as it fills. */
 size_t index_bytes(uint32_t entries, uint32_t records);
 struct index *index_init(void *memory, uint32_t entries, uint32_t records, uint64_t seed);
 
@@ -75,7 +83,7 @@ static inline struct entry *index_entry(struct index *index, uint32_t number);
 static inline struct record *index_record(struct index *index, uint32_t number);
 
 /*
- * Probe @n keys (any number; done in batches of 32 with prefetching: bucket, then entry). ret[i]:
+ * Ghosts are found by nobody. Probe @n keys (any number; done in batches of 32 with prefetching: bucket, then entry). ret[i]:
  * the entry, or ENGINE_NONE. With @stop_at_gap the rest after the first absent key, or after the
  * first entry that has not all parts of @need in (l1 | disk), is not probed: returns how many
  * were (the gap's own included).
@@ -84,17 +92,37 @@ uint32_t index_probe(struct index *index, uint32_t model, const struct stoker_wi
 		     bool stop_at_gap, uint64_t need, uint32_t *ret);
 uint32_t index_find(struct index *index, uint32_t model, const struct stoker_wire_key *key);
 
-/* A new entry, or the ghost of that key come back to life; ENGINE_NONE: full (evict, try again). */
+/*
+ * A new entry, or the ghost of that key come back to life (or the live entry of that key, unchanged).
+ * Entries run out: the coldest ghost is forgotten for it. ENGINE_NONE: full and no ghost left: evict,
+ * try again. A new entry has masks, pins, io, children 0, parent and records ENGINE_NONE; tokens,
+ * first_token, tenant, account and touched are the caller's to set.
+ */
 uint32_t index_add(struct index *index, uint32_t model, const struct stoker_wire_key *key);
-/* No record, pin, io, list: gives the entry back. Children's links to it become ENGINE_NONE lazily: */
-/* a parent link is valid only while parent_is(index, child) holds. */
+/*
+ * Call it when an entry has no record, pin, io or mask bit left and evict_update() has seen that: it is
+ * given back, or stays as a ghost, found by no probe, if eviction wants to remember it. Children's
+ * links to it end lazily: index_parent() is what knows whether a link still holds.
+ */
 void index_remove(struct index *index, uint32_t entry);
-/* Link to the parent key's entry if it exists; counts are kept by index_mask_changed(). */
+/*
+ * Link to the parent key's entry if it exists (all zero: a root); counts are kept by this and by
+ * index_mask_changed(). May be called again at any time: it mends the link of an orphan whose
+ * parent has come (back), and does nothing to one that holds.
+ */
 void index_link(struct index *index, uint32_t entry, const struct stoker_wire_key *parent);
-/* Call after every change of l1 or disk masks with the masks before: keeps the parents' child counts. */
+uint32_t index_parent(struct index *index, uint32_t entry);	/* ENGINE_NONE: a root or an orphan */
+/*
+ * Call after every change of l1 or disk masks with the masks before: keeps the parents' child counts.
+ * If a mask became 0 or stopped being 0, evict_update() the parent next: it may go now, or no longer.
+ */
 void index_mask_changed(struct index *index, uint32_t entry, uint64_t l1_before, uint64_t disk_before);
 
-uint32_t index_record_add(struct index *index, uint32_t entry, uint32_t part);	/* ENGINE_NONE: full */
+/*
+ * A new record is RECORD_ABSENT with both places ENGINE_NONE; `version` keeps the value that the
+ * number's last user left. ENGINE_NONE: full.
+ */
+uint32_t index_record_add(struct index *index, uint32_t entry, uint32_t part);
 bool index_record_add_at(struct index *index, uint32_t record, uint32_t entry, uint32_t part);	/* recovery */
 uint32_t index_record_find(struct index *index, uint32_t entry, uint32_t part);
 void index_record_remove(struct index *index, uint32_t record);
@@ -105,11 +133,28 @@ uint32_t index_max(const struct index *index);
 uint32_t index_records_used(const struct index *index);
 const char *index_audit(const struct index *index);
 
-/* The open part of struct index, for the two inline functions above. */
+/** struct entry_side - what neither a probe nor the engine's operations need of an entry. */
+struct entry_side {
+	uint32_t serial;		/* raised when the number is given back: links to it end */
+	uint32_t parent_serial;		/* the parent's serial when it was linked */
+	uint32_t l1_units, disk_units;	/* size as eviction counts it, in 4,096 bytes; a ghost keeps it */
+};
+
+/* The open part of struct index, for the inline functions here. */
 struct index_open {
 	struct entry *entries;
 	struct record *records;
+	struct entry_side *sides;
 };
+static inline struct entry_side *index_side(struct index *index, uint32_t number)
+{
+	return &((struct index_open *)index)->sides[number];
+}
+
+/* For evict.c: nobody remembers this ghost any more: its entry is given back. */
+void index_forget(struct index *index, uint32_t ghost);
+/* For evict.c: how index_add() has the coldest ghost forgotten; it returns whether an entry came free. */
+void index_on_full(struct index *index, bool (*forget_one)(void *arg), void *arg);
 static inline struct entry *index_entry(struct index *index, uint32_t number)
 {
 	return &((struct index_open *)index)->entries[number];
