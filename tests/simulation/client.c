@@ -1,0 +1,575 @@
+/*
+ * Simulated clients: what they ask, and how they lie, leave and die.
+ *
+ * A slot's request lives in private memory of its own, as the broker's shell would keep it, and is
+ * overwritten as soon as the job is DONE: an engine that looks at it later finds rubbish.
+ */
+#include "tests/simulation/sim.h"
+
+struct sim_slot *client_slot(struct sim *sim, uint32_t client, uint32_t slot)
+{
+	return &sim->clients[client].slots[slot];
+}
+
+uint32_t model_stable(const struct sim *sim, uint32_t number)
+{
+	for (uint32_t m = 0; m < sim->n_models; m++)
+		if (sim->models[m].number == number)
+			return m;
+	return ENGINE_NONE;
+}
+
+static uint32_t slot_keys_max(uint32_t slot)
+{
+	return slot == SIM_SLOTS - 1 ? STOKER_LARGE_KEYS : STOKER_SMALL_KEYS;
+}
+
+static void make_pools(struct sim *sim, uint32_t number)
+{
+	struct sim_client *client = &sim->clients[number];
+
+	for (uint32_t m = 0; m < SIM_MODELS; m++)
+		for (uint32_t part = 0; part < SIM_PARTS; part++) {
+			struct sim_pool *pool = &client->pools[m * SIM_PARTS + part];
+
+			memset(pool, 0, sizeof(*pool));
+			pool->model = m;
+			pool->part = part;
+			pool->dropped = m >= sim->n_models || part >= sim->models[m].config.n_parts;
+			if (!pool->dropped && engine_pool_added(sim->engine, number, m * SIM_PARTS + part,
+								sim->models[m].number, part, SIM_BLOCKS) != 0)
+				sim_fail(sim, "pool %u of client %u is refused", m * SIM_PARTS + part, number);
+		}
+}
+
+void client_attach(struct sim *sim, uint32_t number)
+{
+	const struct engine_client_config config = {
+		.tenant = 0, .slots_small = SIM_SLOTS - 1, .slots = SIM_SLOTS,
+	};
+	struct sim_client *client = &sim->clients[number];
+
+	client->attached = true;
+	client->leaving = client->expelled = false;
+	memset(client->holds, 0, sizeof(client->holds));
+	engine_client_in(sim->engine, number, &config);
+	make_pools(sim, number);
+	for (uint32_t s = 0; s < SIM_SLOTS; s++)
+		client->slots[s].state = SIM_FREE;
+}
+
+void client_leave(struct sim *sim, uint32_t number)
+{
+	sim->clients[number].leaving = true;
+	sim->figures[SIM_FIG_DEATHS]++;
+	for (uint32_t i = 0; i < sim->n_leases; i++)
+		if (sim->leases[i].owner == number)
+			sim->leases[i].ended = true;
+	engine_client_out(sim->engine, number);
+}
+
+void client_slot_over(struct sim *sim, uint32_t number, uint32_t s)
+{
+	struct sim_client *client = &sim->clients[number];
+	struct sim_slot *slot = &client->slots[s];
+
+	if (slot->state == SIM_FREE)
+		return;
+	for (uint32_t part = 0; part < SIM_PARTS; part++)
+		for (uint32_t c = 0; c < SIM_DEPTH && slot->part_pool[part] != ENGINE_NONE; c++)
+			for (uint32_t b = 0; b < 8; b++)
+				if (slot->blocks[part][c][b] != STOKER_NO_BLOCK)
+					client->pools[slot->part_pool[part]].busy[slot->blocks[part][c][b]] = false;
+	memset(slot->input, 0xee, sizeof(slot->input));
+	slot->watched = false;
+	slot->state = SIM_FREE;
+}
+
+/* ---- building a request ------------------------------------------------------------------------ */
+
+static struct sim_slot *begin(struct sim *sim, uint32_t number, uint32_t s, enum stoker_op op, uint32_t model)
+{
+	struct sim_slot *slot = &sim->clients[number].slots[s];
+	const uint32_t generation = slot->generation + 1;
+	uint8_t *scratch = slot->scratch;
+
+	memset(slot, 0, offsetof(struct sim_slot, input));
+	slot->scratch = scratch;
+	slot->watched = slot->lies = slot->certain = slot->cut = false;
+	slot->asked = 0;
+	slot->generation = generation ? generation : 1;
+	slot->model = model;
+	slot->epoch = sim->models[model].epoch;
+	slot->n = 0;
+	for (uint32_t part = 0; part < SIM_PARTS; part++)
+		slot->part_pool[part] = ENGINE_NONE;
+	memset(slot->blocks, 0xff, sizeof(slot->blocks));
+	memset(slot->input, 0, sizeof(slot->input));
+	slot->request = (struct engine_request){
+		.head = { .op = (uint8_t)op, .priority = (uint8_t)sim_below(&sim->random, 8), .slot = (uint16_t)s,
+			  .generation = slot->generation, .model = model },
+		.model = sim->models[model].number, .keys_max = slot_keys_max(s),
+		.scratch = scratch, .scratch_bytes = ENGINE_SCRATCH_BYTES(slot_keys_max(s), SIM_INPUT),
+	};
+	if (!sim->roomy && sim_chance(&sim->random, 150)) {
+		slot->request.head.deadline_us = 1 + sim_below(&sim->random, 20000);
+		slot->cut = true;
+	}
+	if (sim_chance(&sim->random, 300))
+		slot->request.head.session = 1 + sim_below(&sim->random, 4);
+	return slot;
+}
+
+static void ask(struct sim *sim, uint32_t number, struct sim_slot *slot)
+{
+	slot->state = SIM_ASKED;
+	slot->stage = STOKER_STAGE_NONE;
+	slot->ready = slot->layers = 0;
+	sim_note(sim, number, (uint64_t)slot->request.head.op << 32 | slot->request.head.slot);
+	engine_request(sim->engine, number, &slot->request);
+}
+
+static uint32_t chain(const struct sim *sim, uint32_t tip, uint32_t keys[SIM_DEPTH])
+{
+	const uint32_t n = sim->keys[tip].depth + 1;
+
+	for (uint32_t i = n; i-- > 0; tip = sim->keys[tip].parent)
+		keys[i] = tip;
+	return n;
+}
+
+static void put_keys(const struct sim *sim, struct sim_slot *slot)
+{
+	struct stoker_wire_key *keys = (struct stoker_wire_key *)slot->input;
+
+	for (uint32_t i = 0; i < slot->n; i++)
+		keys[i] = sim->keys[slot->keys[i]].key;
+	slot->request.keys = keys;
+	slot->request.head.n_keys = slot->n;
+}
+
+/* Up to @n free blocks of a pool for chunk @c; false: too few are free. */
+static bool take_blocks(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c,
+			uint32_t n)
+{
+	struct sim_pool *pool = &sim->clients[number].pools[slot->part_pool[part]];
+	uint32_t at = sim_below(&sim->random, SIM_BLOCKS), got = 0;
+
+	for (uint32_t i = 0; i < SIM_BLOCKS && got < n; i++, at = (at + 1) % SIM_BLOCKS)
+		if (!pool->busy[at]) {
+			pool->busy[at] = true;
+			slot->blocks[part][c][got++] = at;
+		}
+	return got == n;
+}
+
+/* Give back the blocks of chunk @c: there were too few for all of them. */
+static void untake(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c)
+{
+	for (uint32_t b = 0; b < 8; b++) {
+		const uint32_t id = slot->blocks[part][c][b];
+
+		if (id != STOKER_NO_BLOCK)
+			sim->clients[number].pools[slot->part_pool[part]].busy[id] = false;
+		slot->blocks[part][c][b] = STOKER_NO_BLOCK;
+	}
+}
+
+struct writer {			/* appends segments and ids to the input, segments first */
+	struct stoker_segment segments[SIM_PARTS];
+	uint32_t ids[SIM_INPUT / 8];
+	uint32_t n_segments, n_ids;
+};
+
+static void put_segment(const struct sim *sim, struct writer *w, const struct sim_slot *slot, uint32_t part,
+			uint32_t first, uint32_t chunks)
+{
+	const struct engine_part_config *config = &sim->models[slot->model].config.parts[part];
+	struct stoker_segment *segment = &w->segments[w->n_segments++];
+
+	*segment = (struct stoker_segment){ .pool = slot->part_pool[part], .group = config->group,
+					    .shard = config->shard, .first = first, .chunks = chunks,
+					    .n_ids = chunks * config->blocks };
+	for (uint32_t c = first; c < first + chunks; c++)
+		for (uint32_t b = 0; b < config->blocks; b++)
+			w->ids[w->n_ids++] = slot->blocks[part][c][b];
+}
+
+static void put_writer(struct sim_slot *slot, const struct writer *w, size_t at)
+{
+	uint8_t *input = (uint8_t *)slot->input + ((at + 7) & ~(size_t)7);
+
+	memcpy(input, w->segments, w->n_segments * sizeof(w->segments[0]));
+	slot->request.segments = (struct stoker_segment *)input;
+	input += w->n_segments * sizeof(w->segments[0]);
+	memcpy(input, w->ids, w->n_ids * sizeof(w->ids[0]));
+	slot->request.ids = (uint32_t *)input;
+	slot->request.head.n_segments = w->n_segments;
+	slot->request.head.n_ids = w->n_ids;
+}
+
+/* A lie about the segments that an honest library would not tell, or an application by mistake. */
+static void bend(struct sim *sim, struct sim_slot *slot)
+{
+	struct stoker_segment *segment = (struct stoker_segment *)slot->request.segments;
+	uint32_t *ids = (uint32_t *)slot->request.ids;
+
+	switch (sim_below(&sim->random, 5)) {
+	case 0: segment->pool = 1000 + sim_below(&sim->random, 9); break;
+	case 1: segment->chunks += 1000; break;
+	case 2: segment->first = 0xfffffff0u; break;
+	case 3: ids[sim_below(&sim->random, slot->request.head.n_ids)] = SIM_BLOCKS + sim_below(&sim->random, 99); break;
+	case 4: segment->shard += 40; break;
+	}
+	slot->lies = true;
+}
+
+/* ---- what they ask ------------------------------------------------------------------------------ */
+
+static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
+{
+	struct sim_slot *slot = begin(sim, number, s, STOKER_OP_LOOKUP, sim_below(&sim->random, sim->n_models));
+	uint32_t flags = STOKER_F_PREFETCH | STOKER_F_PARTIAL;
+
+	slot->n = chain(sim, sim_below(&sim->random, SIM_KEYS), slot->keys);
+	if (sim_chance(&sim->random, 100))
+		flags = STOKER_F_PROBE;
+	else if (sim_chance(&sim->random, 100))
+		flags = STOKER_F_PARTIAL;
+	else if (sim_chance(&sim->random, 100))
+		flags = STOKER_F_PREFETCH;
+	if (sim_chance(&sim->random, 60))
+		flags |= STOKER_F_ANY;
+	slot->request.head.flags = flags;
+	if (!(flags & STOKER_F_ANY) && sim_chance(&sim->random, 200))
+		slot->request.line.lookup.have = sim_below(&sim->random, slot->n + 1);
+	if (sim_chance(&sim->random, 150))
+		slot->request.line.lookup.groups = 1 + sim_below(&sim->random, (1u << sim->models[slot->model].config.n_groups) - 1);
+	if (sim_chance(&sim->random, 80))
+		slot->request.line.lookup.tiers = 1 + sim_below(&sim->random, 3);
+	if (sim_chance(&sim->random, 200))
+		slot->request.line.lookup.readers = 1 + sim_below(&sim->random, 15);
+	if (sim_chance(&sim->random, 200))
+		slot->request.line.lookup.lease_ms = 1 + sim_below(&sim->random, 2000);
+	put_keys(sim, slot);
+	ask(sim, number, slot);
+}
+
+static void fill_blocks(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c)
+{
+	struct sim_pool *pool = &sim->clients[number].pools[slot->part_pool[part]];
+	const uint32_t layers = sim->models[slot->model].config.parts[part].layers;
+
+	for (uint32_t b = 0; b < 8; b++)
+		for (uint32_t layer = 0; layer < layers && slot->blocks[part][c][b] != STOKER_NO_BLOCK; layer++)
+			pool->word[layer][slot->blocks[part][c][b]] = pool->shadow[layer][slot->blocks[part][c][b]] =
+				oracle_word(sim, slot->model, slot->epoch, slot->keys[c], part, layer, b);
+}
+
+static void watch_maybe(struct sim *sim, struct sim_slot *slot)
+{
+	if (!sim_chance(&sim->random, 200))
+		return;
+	slot->request.head.flags |= STOKER_F_READY;
+	if (slot->request.head.op == STOKER_OP_STORE)
+		slot->request.line.store.ready_value = 1 + sim_below(&sim->random, 99);
+	else
+		slot->request.line.retrieve.ready_value = 1 + sim_below(&sim->random, 99);
+}
+
+static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
+{
+	const uint32_t model = sim_below(&sim->random, sim->n_models);
+	struct sim_slot *slot = begin(sim, number, s, STOKER_OP_STORE, model);
+	const struct engine_model_config *config = &sim->models[model].config;
+	const uint32_t only = sim_chance(&sim->random, 250) ? sim_below(&sim->random, config->n_parts) : ENGINE_NONE;
+	uint32_t all[SIM_DEPTH], n = chain(sim, sim_below(&sim->random, SIM_KEYS), all), from = 0;
+	struct writer w = { 0 };
+	uint32_t *tokens;
+
+	if (sim_chance(&sim->random, 500))
+		from = sim_below(&sim->random, n);
+	for (slot->n = 0; from + slot->n < n; slot->n++) {
+		const uint32_t c = slot->n;
+
+		slot->keys[c] = all[from + c];
+		for (uint32_t part = 0; part < config->n_parts; part++) {
+			if (only != ENGINE_NONE && part != only)
+				continue;
+			slot->part_pool[part] = model * SIM_PARTS + part;
+			if (!take_blocks(sim, number, slot, part, c, oracle_blocks(sim, model, part, slot->keys[c])))
+				goto enough;
+			fill_blocks(sim, number, slot, part, c);
+		}
+	}
+enough:
+	if (from + slot->n < n)
+		for (uint32_t part = 0; part < config->n_parts; part++)
+			if (slot->part_pool[part] != ENGINE_NONE)
+				untake(sim, number, slot, part, slot->n);
+	if (slot->n == 0)
+		return;
+	put_keys(sim, slot);
+	tokens = (uint32_t *)(slot->input + slot->n * 4);
+	for (uint32_t c = 0; c < slot->n; c++)
+		tokens[c] = sim->keys[slot->keys[c]].is_short ? config->chunk_tokens / 2 : config->chunk_tokens;
+	slot->request.tokens = tokens;
+	slot->request.line.store.flags = STOKER_STORE_TOKENS;
+	for (uint32_t part = 0; part < config->n_parts; part++)
+		if (slot->part_pool[part] != ENGINE_NONE) {
+			put_segment(sim, &w, slot, part, 0, slot->n);
+			slot->asked |= 1u << part;
+		}
+	put_writer(slot, &w, slot->n * 36);
+	if (from > 0)
+		slot->request.line.store.parent = sim->keys[all[from - 1]].key;
+	slot->request.line.store.account = sim_below(&sim->random, 4);
+	slot->request.line.store.first_token = (uint64_t)from * config->chunk_tokens;
+	if (sim_chance(&sim->random, 200))
+		slot->request.head.flags |= STOKER_F_WAIT;
+	watch_maybe(sim, slot);
+	if (sim_chance(&sim->random, 20))
+		bend(sim, slot);
+	for (uint32_t c = 0; c < slot->n && !slot->lies; c++)
+		for (uint32_t part = 0; part < config->n_parts; part++)
+			if (slot->asked >> part & 1)
+				sim->models[model].may[slot->keys[c]][part] = slot->epoch + 1;
+	ask(sim, number, slot);
+}
+
+/* Is part @part of chunk @c covered by the lease? */
+static bool leased(const struct sim *sim, const struct sim_lease *lease, uint32_t part, uint32_t c)
+{
+	const struct engine_model_config *config = &sim->models[lease->model].config;
+	const uint32_t g = config->parts[part].group;
+
+	if (!(lease->groups >> g & 1))
+		return false;
+	if (lease->any)
+		return lease->exists >> c & 1;
+	if (config->groups[g].window != 0)
+		return c + config->groups[g].window >= lease->n;
+	return c >= lease->have;
+}
+
+static bool lease_certain(const struct sim *sim, const struct sim_lease *lease, uint32_t reader)
+{
+	return !lease->ended && (lease->readers >> reader & 1) && lease->expires_ns > sim->now_ns + 1000000 &&
+	       lease->epoch == sim->models[lease->model].epoch && !sim->models[lease->model].resetting;
+}
+
+static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
+{
+	struct sim_lease *lease = &sim->leases[sim_below(&sim->random, SIM_LEASES) % (sim->n_leases ? sim->n_leases : 1)];
+	struct sim_slot *slot;
+	struct writer w = { 0 };
+	const uint32_t reader = sim_below(&sim->random, 4);
+
+	if (sim->n_leases == 0 || lease->n == 0)
+		return;
+	slot = begin(sim, number, s, STOKER_OP_RETRIEVE, lease->model);
+	slot->lease = *lease;
+	slot->n = lease->n;
+	slot->epoch = lease->epoch;
+	for (uint32_t part = 0; part < sim->models[lease->model].config.n_parts; part++) {
+		const uint32_t blocks = sim->models[lease->model].config.parts[part].blocks;
+		uint32_t first = 0, end;
+
+		while (first < lease->n && !leased(sim, lease, part, first))
+			first++;
+		if (first == lease->n || sim_chance(&sim->random, 100))
+			continue;
+		first += sim_below(&sim->random, lease->n - first);
+		slot->part_pool[part] = lease->model * SIM_PARTS + part;
+		for (end = first; end < lease->n && leased(sim, lease, part, end); end++)
+			if (!take_blocks(sim, number, slot, part, end, blocks)) {
+				untake(sim, number, slot, part, end);
+				break;
+			}
+		for (uint32_t c = first; c < end; c++)	/* a block that the engine already has is left alone */
+			if (blocks > 1 && sim_chance(&sim->random, 50)) {
+				sim->clients[number].pools[slot->part_pool[part]].busy[slot->blocks[part][c][0]] = false;
+				slot->blocks[part][c][0] = STOKER_NO_BLOCK;
+			}
+		if (end > first)
+			put_segment(sim, &w, slot, part, first, end - first);
+		else
+			slot->part_pool[part] = ENGINE_NONE;
+	}
+	if (w.n_segments == 0)
+		return;
+	put_writer(slot, &w, 0);
+	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
+	slot->request.line.retrieve.reader = reader;
+	if (sim_chance(&sim->random, 200))
+		slot->request.line.retrieve.layer_first = sim_below(&sim->random, 2);
+	if (sim_chance(&sim->random, 200))
+		slot->request.line.retrieve.layer_count = 1;
+	slot->certain = lease_certain(sim, lease, reader);
+	watch_maybe(sim, slot);
+	if (slot->request.head.flags & STOKER_F_READY)
+		slot->certain = false;	/* it may wait longer than its lease lives */
+	if (sim_chance(&sim->random, 20))
+		bend(sim, slot);
+	else if (sim_chance(&sim->random, 20)) {
+		slot->request.head.lease[sim_below(&sim->random, 2)] ^= 1ull << sim_below(&sim->random, 64);
+		slot->lies = true;
+		slot->certain = false;
+	} else if (sim_chance(&sim->random, 300)) {
+		slot->request.head.flags |= STOKER_F_END_SHARE;
+		lease->readers &= ~(1ull << reader);
+	}
+	ask(sim, number, slot);
+}
+
+static void ask_release(struct sim *sim, uint32_t number, uint32_t s)
+{
+	struct sim_lease *lease = &sim->leases[sim_below(&sim->random, SIM_LEASES) % (sim->n_leases ? sim->n_leases : 1)];
+	struct sim_slot *slot;
+
+	if (sim->n_leases == 0)
+		return;
+	slot = begin(sim, number, s, STOKER_OP_RELEASE, lease->model);
+	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
+	slot->request.line.release.reader = sim_below(&sim->random, 4);
+	lease->readers &= ~(1ull << slot->request.line.release.reader);
+	ask(sim, number, slot);
+}
+
+static void ask_map(struct sim *sim, uint32_t number, uint32_t s)
+{
+	const struct sim_lease *lease = &sim->leases[sim_below(&sim->random, SIM_LEASES) % (sim->n_leases ? sim->n_leases : 1)];
+	struct sim_client *client = &sim->clients[number];
+	struct sim_slot *slot;
+	uint32_t part, c;
+
+	for (uint32_t i = 0; i < SIM_SLOTS; i++)	/* one at a time: holds are noted at DONE */
+		if (client->slots[i].state == SIM_ASKED && client->slots[i].request.head.op == STOKER_OP_MAP)
+			return;
+	if (sim->n_leases == 0 || lease->n == 0 ||
+	    (client->holds[0].used && client->holds[1].used && client->holds[2].used && client->holds[3].used))
+		return;
+	part = sim_below(&sim->random, sim->models[lease->model].config.n_parts);
+	c = sim_below(&sim->random, lease->n);
+	if (!leased(sim, lease, part, c))
+		return;
+	slot = begin(sim, number, s, STOKER_OP_MAP, lease->model);
+	slot->lease = *lease;
+	slot->epoch = lease->epoch;
+	slot->map_part = part;
+	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
+	slot->request.line.map.chunk = c;
+	slot->request.line.map.group = sim->models[lease->model].config.parts[part].group;
+	slot->request.line.map.shard = sim->models[lease->model].config.parts[part].shard;
+	ask(sim, number, slot);
+}
+
+static void ask_unmap(struct sim *sim, uint32_t number, uint32_t s)
+{
+	const uint32_t at = sim_below(&sim->random, 4);
+	struct sim_hold *hold = &sim->clients[number].holds[at];
+	struct sim_slot *slot;
+
+	for (uint32_t i = 0; i < SIM_SLOTS; i++)
+		if (sim->clients[number].slots[i].state == SIM_ASKED &&
+		    sim->clients[number].slots[i].request.head.op == STOKER_OP_UNMAP)
+			return;
+	if (!hold->used)
+		return;
+	slot = begin(sim, number, s, STOKER_OP_UNMAP, hold->model);
+	slot->hold = at;
+	memcpy(slot->request.head.lease, hold->token, sizeof(hold->token));
+	ask(sim, number, slot);
+}
+
+static void ask_plain(struct sim *sim, uint32_t number, uint32_t s, enum stoker_op op)
+{
+	struct sim_slot *slot = begin(sim, number, s, op, 0);
+
+	if (op == STOKER_OP_END_SESSION) {
+		slot->request.head.session = 1 + sim_below(&sim->random, 4);
+		for (uint32_t i = 0; i < sim->n_leases; i++)
+			if (sim->leases[i].owner == number && sim->leases[i].session == slot->request.head.session)
+				sim->leases[i].ended = true;
+		for (uint32_t i = 0; i < SIM_SLOTS; i++)	/* its lookups may be cut short */
+			sim->clients[number].slots[i].cut = true;
+	}
+	ask(sim, number, slot);
+}
+
+static void cancel_one(struct sim *sim, uint32_t number)
+{
+	struct sim_slot *slot = &sim->clients[number].slots[sim_below(&sim->random, SIM_SLOTS)];
+
+	if (slot->state != SIM_ASKED)
+		return;
+	slot->cut = true;
+	engine_cancel(sim->engine, number, slot->request.head.slot,
+		      sim_chance(&sim->random, 900) ? slot->generation : slot->generation - 1);
+}
+
+static void submit_twice(struct sim *sim, uint32_t number)
+{
+	struct sim_slot *slot = &sim->clients[number].slots[sim_below(&sim->random, SIM_SLOTS)];
+	struct engine_request again = slot->request;
+
+	if (slot->state != SIM_ASKED || slot->request.head.op == STOKER_OP_END_SESSION)
+		return;
+	again.head.generation++;
+	engine_request(sim->engine, number, &again);
+	if (!sim->clients[number].expelled)
+		sim_fail(sim, "client %u submitted on a slot whose job lives and was not expelled", number);
+}
+
+void client_act(struct sim *sim, uint32_t number)
+{
+	struct sim_client *client = &sim->clients[number];
+	const uint32_t s = sim_below(&sim->random, SIM_SLOTS), what = sim_below(&sim->random, 1000);
+
+	if (client->leaving)
+		return;
+	if (!client->attached) {
+		if (sim_chance(&sim->random, 200))
+			client_attach(sim, number);
+		return;
+	}
+	if (client->expelled || (!sim->roomy && sim_chance(&sim->random, 2))) {
+		client_leave(sim, number);
+		return;
+	}
+	if (what < 40) {
+		if (!sim->roomy)
+			cancel_one(sim, number);
+	} else if (what < 42) {
+		if (!sim->roomy)
+			submit_twice(sim, number);
+	} else if (client->slots[s].state != SIM_FREE) {
+		return;
+	} else if (what < 350) {
+		ask_lookup(sim, number, s);
+	} else if (what < 600) {
+		ask_store(sim, number, s);
+	} else if (what < 850) {
+		ask_retrieve(sim, number, s);
+	} else if (what < 900) {
+		ask_release(sim, number, s);
+	} else if (what < 930) {
+		ask_map(sim, number, s);
+	} else if (what < 960) {
+		ask_unmap(sim, number, s);
+	} else if (what < 985) {
+		ask_plain(sim, number, s, STOKER_OP_PING);
+	} else {
+		ask_plain(sim, number, s, STOKER_OP_END_SESSION);
+	}
+}
+
+void client_ready(struct sim *sim)
+{
+	const uint32_t number = sim_below(&sim->random, SIM_CLIENTS), s = sim_below(&sim->random, SIM_SLOTS);
+
+	if (!sim->clients[number].attached || !sim->clients[number].slots[s].watched)
+		return;
+	sim->clients[number].slots[s].watched = false;
+	engine_ready(sim->engine, number, s);
+}

@@ -1,0 +1,191 @@
+/*
+ * sim - runs the engine in a simulated world, reproducibly.
+ *
+ *	sim --seed N --steps N		one world
+ *	sim --seconds N [--seed N]	worlds one after the other, from that seed on (default: the clock's)
+ *	sim --twice ...			each world twice: both runs must be the same, bit for bit
+ *	sim --plant BUG ...		a bug that must be found: exit 0 if it was, 1 if not
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <time.h>
+
+#include "tests/simulation/sim.h"
+
+static jmp_buf found;		/* where a planted bug leads to */
+static bool planted;
+
+void sim_fail(struct sim *sim, const char *format, ...)
+{
+	va_list arguments;
+
+	if (planted)
+		longjmp(found, 1);
+	fprintf(stderr, "sim: seed %llu, step %llu: ", (unsigned long long)sim->seed,
+		(unsigned long long)sim->step);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fprintf(stderr, "\nsim: run it again with --seed %llu --steps %llu\n", (unsigned long long)sim->seed,
+		(unsigned long long)sim->step + 1);
+	abort();
+}
+
+void sim_say(struct sim *sim, const char *format, ...)
+{
+	va_list arguments;
+
+	if (!sim->verbose)
+		return;
+	fprintf(stderr, "%llu: ", (unsigned long long)sim->step);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputc('\n', stderr);
+}
+
+static void feed_random(struct sim *sim)
+{
+	uint64_t words[16];
+	uint32_t n = engine_random_wanted(sim->engine);
+
+	n = n > 16 ? 16 : n;
+	for (uint32_t i = 0; i < n; i++)
+		words[i] = sim_draw(&sim->random);
+	if (n)
+		engine_random(sim->engine, words, n);
+}
+
+static void let_time_pass(struct sim *sim)
+{
+	static const uint64_t scale[] = { 1000, 100000, 3000000, 200000000 };
+	const uint32_t which = sim_below(&sim->random, 100);
+
+	sim->now_ns += sim_draw(&sim->random) % scale[which < 60 ? 0 : which < 90 ? 1 : which < 99 ? 2 : 3];
+}
+
+static void step(struct sim *sim)
+{
+	const uint32_t what = sim_below(&sim->random, 1000);
+	const char *broken;
+
+	feed_random(sim);
+	if (what < 450)
+		client_act(sim, sim_below(&sim->random, SIM_CLIENTS));
+	else if (what < 850)
+		ports_progress(sim);
+	else if (what < 900)
+		client_ready(sim);
+	else if (what < 990)
+		let_time_pass(sim);
+	else if (what < 995)
+		world_extent(sim);
+	else
+		world_admin(sim);
+	if (!sim->roomy && sim_below(&sim->random, 20000) == 0)
+		world_crash(sim, sim_chance(&sim->random, 300));
+	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0; turns--)
+		engine_turn(sim->engine, sim->now_ns);
+	if (sim->step % 512 == 0 && (broken = engine_audit(sim->engine)) != NULL)
+		sim_fail(sim, "audit: %s", broken);
+}
+
+struct run { uint64_t fingerprint, figures[8]; };
+
+static struct run run_world(uint64_t seed, uint64_t steps, const char *plant, bool verbose)
+{
+	struct sim *sim = calloc(1, sizeof(*sim));
+	struct run run;
+
+	sim->seed = seed;
+	sim->plant = plant;
+	sim->verbose = verbose;
+	world_make(sim);
+	for (sim->step = 0; sim->step < steps; sim->step++)
+		step(sim);
+	world_end(sim);
+	run.fingerprint = sim->fingerprint;
+	memcpy(run.figures, sim->figures, sizeof(run.figures));
+	world_free(sim);
+	free(sim);
+	return run;
+}
+
+/* Worlds of a planted bug until it is found. */
+static int hunt(uint64_t seed, uint64_t steps, const char *plant)
+{
+	planted = true;
+	if (setjmp(found)) {
+		printf("planted bug %s: found\n", plant);
+		return 0;
+	}
+	for (uint64_t i = 1; i <= 20; i++)
+		run_world(seed * 4 + i, steps, plant, false);
+	printf("planted bug %s: NOT found in 20 worlds of %llu steps\n", plant, (unsigned long long)steps);
+	return 1;
+}
+
+static uint64_t number(const char *option, const char *text)
+{
+	char *end;
+	uint64_t value;
+
+	errno = 0;
+	value = strtoull(text, &end, 0);
+	if (errno || *end || end == text || *text == '-') {
+		fprintf(stderr, "sim: --%s %s: a number is wanted\n", option, text);
+		exit(2);
+	}
+	return value;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "seed", required_argument, NULL, 's' }, { "steps", required_argument, NULL, 'n' },
+		{ "seconds", required_argument, NULL, 't' }, { "plant", required_argument, NULL, 'p' },
+		{ "twice", no_argument, NULL, '2' }, { "verbose", no_argument, NULL, 'v' }, { 0 },
+	};
+	uint64_t seed = 0, steps = 20000, seconds = 0, total[8] = { 0 }, worlds = 0;
+	bool seeded = false, twice = false, verbose = false;
+	const char *plant = NULL;
+	time_t end;
+
+	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
+		switch (o) {
+		case 's': seed = number("seed", optarg); seeded = true; break;
+		case 'n': steps = number("steps", optarg); break;
+		case 't': seconds = number("seconds", optarg); break;
+		case 'p': plant = optarg; break;
+		case '2': twice = true; break;
+		case 'v': verbose = true; break;
+		default: return 2;
+		}
+	if (!seeded)
+		seed = (uint64_t)time(NULL) * 1000;
+	if (plant)
+		return hunt(seed, steps, plant);
+	end = time(NULL) + (time_t)seconds;
+	do {
+		const struct run run = run_world(seed, steps, NULL, verbose);
+
+		if (twice && run_world(seed, steps, NULL, verbose).fingerprint != run.fingerprint) {
+			fprintf(stderr, "sim: seed %llu: two runs of %llu steps differ\n",
+				(unsigned long long)seed, (unsigned long long)steps);
+			return 1;
+		}
+		for (int i = 0; i < 8; i++)
+			total[i] += run.figures[i];
+		worlds++;
+		seed++;
+	} while (seconds && time(NULL) < end);
+	printf("%llu worlds of %llu steps, last seed %llu: %llu lookups, %llu chunks hit, %llu stored, "
+	       "%llu retrieved, %llu crashes, %llu reads corrupted, %llu clients dead, %llu resets\n",
+	       (unsigned long long)worlds, (unsigned long long)steps, (unsigned long long)seed - 1,
+	       (unsigned long long)total[0], (unsigned long long)total[1], (unsigned long long)total[2],
+	       (unsigned long long)total[3], (unsigned long long)total[4], (unsigned long long)total[5],
+	       (unsigned long long)total[6], (unsigned long long)total[7]);
+	return 0;
+}

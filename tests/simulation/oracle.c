@@ -1,0 +1,307 @@
+/*
+ * What answers must be. The oracle knows the content of every key, what has ever been stored in
+ * which epoch, and which blocks nobody may touch.
+ */
+#include "tests/simulation/sim.h"
+
+uint64_t oracle_word(const struct sim *sim, uint32_t model, uint32_t epoch, uint32_t key, uint32_t part,
+		     uint32_t layer, uint32_t block)
+{
+	if (block >= oracle_blocks(sim, model, part, key))
+		return 0;	/* a short chunk: nothing was there to store */
+	return sim_mix(sim_mix((uint64_t)model << 32 | epoch) ^ sim_mix((uint64_t)key << 32 | part) ^
+		       ((uint64_t)layer << 32 | block)) | 1;
+}
+
+/* A short leaf has the tokens of half a chunk; groups whose objects hold one block always have it. */
+uint32_t oracle_blocks(const struct sim *sim, uint32_t model, uint32_t part, uint32_t key)
+{
+	const uint32_t blocks = sim->models[model].config.parts[part].blocks;
+
+	return sim->keys[key].is_short && blocks > 1 ? blocks / 2 : blocks;
+}
+
+static uint32_t part_groups(const struct sim *sim, uint32_t model, uint32_t part)
+{
+	return 1u << sim->models[model].config.parts[part].group;
+}
+
+/* Is length @n usable, by a table of what exists? The definition, word by word. */
+static bool usable(const struct sim *sim, const struct sim_slot *slot,
+		   const uint32_t table[SIM_KEYS][SIM_PARTS], uint32_t n)
+{
+	const struct engine_model_config *config = &sim->models[slot->model].config;
+	const uint32_t groups = slot->request.line.lookup.groups ? slot->request.line.lookup.groups : 0xff;
+
+	for (uint32_t part = 0; part < config->n_parts; part++) {
+		const uint32_t g = config->parts[part].group;
+		uint32_t first = 0;
+
+		if (!(groups & part_groups(sim, slot->model, part)))
+			continue;
+		if (config->groups[g].window != 0)
+			first = n > config->groups[g].window ? n - config->groups[g].window : 0;
+		else
+			first = slot->request.line.lookup.have;
+		for (uint32_t i = first; i < n; i++)
+			if (table[slot->keys[i]][part] != slot->epoch + 1)
+				return false;
+	}
+	return true;
+}
+
+static bool exists(const struct sim *sim, const struct sim_slot *slot, uint32_t key)
+{
+	const struct engine_model_config *config = &sim->models[slot->model].config;
+	const uint32_t groups = slot->request.line.lookup.groups ? slot->request.line.lookup.groups : 0xff;
+
+	for (uint32_t part = 0; part < config->n_parts; part++)
+		if ((groups & part_groups(sim, slot->model, part)) &&
+		    sim->models[slot->model].may[key][part] != slot->epoch + 1)
+			return false;
+	return true;
+}
+
+static void remember_lease(struct sim *sim, uint32_t client, const struct sim_slot *slot,
+			   const struct engine_answer *answer)
+{
+	const uint32_t at = sim->n_leases < SIM_LEASES ? sim->n_leases++ : sim_below(&sim->random, SIM_LEASES);
+	struct sim_lease *lease = &sim->leases[at];
+	const uint64_t readers = slot->request.line.lookup.readers;
+
+	*lease = (struct sim_lease){
+		.token = { answer->lease[0], answer->lease[1] }, .model = slot->model, .epoch = slot->epoch,
+		.n = answer->n, .have = slot->request.line.lookup.have, .owner = client,
+		.groups = slot->request.line.lookup.groups ? slot->request.line.lookup.groups : 0xff,
+		.readers = readers ? readers : 1, .session = slot->request.head.session,
+		.expires_ns = sim->now_ns + answer->lease_ms * 1000000ull,
+		.any = slot->request.head.flags & STOKER_F_ANY,
+		.exists = answer->bitmap_words ? (uint32_t)answer->bitmap[0] : 0,
+	};
+	memcpy(lease->keys, slot->keys, sizeof(lease->keys));
+}
+
+static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer)
+{
+	const bool any = slot->request.head.flags & STOKER_F_ANY;
+
+	if (answer->bitmap_words < 1)
+		sim_fail(sim, "a lookup is DONE without a bitmap");
+	for (uint32_t i = 0; i < slot->n; i++) {
+		if (!(answer->bitmap[0] >> i & 1))
+			continue;
+		if (any ? !exists(sim, slot, slot->keys[i])
+			: !usable(sim, slot, sim->models[slot->model].may, i + 1))
+			sim_fail(sim, "a lookup says that %s %u (key %u of model %u) is usable, but it was never stored",
+				 any ? "key" : "length", i + 1, slot->keys[i], slot->model);
+	}
+	if (slot->n < 64 && answer->bitmap[0] >> slot->n)
+		sim_fail(sim, "a lookup's bitmap has bits beyond its %u keys", slot->n);
+	if (!any && answer->n > 0 && !(answer->bitmap[0] >> (answer->n - 1) & 1) &&
+	    answer->n > slot->request.line.lookup.have)
+		sim_fail(sim, "a lookup answers %u chunks, a length that its bitmap does not have", answer->n);
+}
+
+static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
+{
+	const struct sim_model *model = &sim->models[slot->model];
+	const bool any = slot->request.head.flags & STOKER_F_ANY;
+	const bool lease = answer->lease[0] || answer->lease[1];
+
+	sim->figures[SIM_FIG_LOOKUPS]++;
+	if (answer->status != STOKER_STATUS_OK) {
+		if (answer->n != 0 || lease)
+			sim_fail(sim, "a lookup ends with status %u, %u chunks and %s lease", answer->status,
+				 answer->n, lease ? "a" : "no");
+		return;
+	}
+	if (answer->n > slot->n)
+		sim_fail(sim, "a lookup of %u keys answers %u chunks", slot->n, answer->n);
+	if (slot->epoch != model->epoch || model->resetting)
+		return;
+	lookup_claims(sim, slot, answer);
+	if (lease && (slot->request.head.flags & STOKER_F_PROBE))
+		sim_fail(sim, "a probe is given a lease");
+	if (lease)
+		remember_lease(sim, client, slot, answer);
+	sim->figures[SIM_FIG_HITS] += answer->n;
+	if (!sim->roomy || any || slot->cut || slot->request.line.lookup.tiers || !sim->serving)
+		return;
+	for (uint32_t n = slot->n; n > answer->n; n--)
+		if ((slot->request.head.flags & (STOKER_F_PREFETCH | STOKER_F_PROBE)) &&
+		    n > slot->request.line.lookup.have && usable(sim, slot, model->must, n))
+			sim_fail(sim, "a lookup of %u keys in a roomy world answers %u chunks, but %u were stored",
+				 slot->n, answer->n, n);
+}
+
+/* The blocks of a job are the client's again: what must be there now? */
+static void settle_block(struct sim *sim, struct sim_slot *slot, struct sim_pool *pool, uint32_t part,
+			 uint32_t chunk, uint32_t b, bool retrieved)
+{
+	const uint32_t id = slot->blocks[part][chunk][b];
+	const uint32_t first = slot->request.line.retrieve.layer_first;
+	const uint32_t count = slot->request.line.retrieve.layer_count;
+	const uint32_t layers = sim->models[slot->model].config.parts[part].layers;
+
+	if (id == STOKER_NO_BLOCK)
+		return;
+	for (uint32_t layer = 0; layer < SIM_LAYERS; layer++) {
+		const bool copied = layer < layers && layer >= first && (count == 0 || layer < first + count);
+
+		if (retrieved && copied)
+			pool->shadow[layer][id] = oracle_word(sim, slot->model, slot->epoch,
+							      slot->lease.keys[chunk], part, layer, b);
+		else if (copied)
+			pool->shadow[layer][id] = pool->word[layer][id];
+	}
+}
+
+static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
+{
+	const struct sim_model *model = &sim->models[slot->model];
+	uint32_t retrieved = 0;
+
+	if (slot->certain && answer->status == STOKER_STATUS_EXPIRED && model->epoch == slot->epoch)
+		sim_fail(sim, "a retrieve of client %u ends as expired, but its lease is alive", client);
+	for (uint32_t c = 0; c < slot->lease.n && c < SIM_DEPTH; c++) {
+		const bool is = c < answer->n_chunks && answer->chunks[c] == STOKER_CHUNK_RETRIEVED;
+		const bool sure = is && model->epoch == slot->epoch && !model->resetting;
+
+		retrieved += is;
+		if (is && slot->lies)
+			sim_fail(sim, "a retrieve that lies got chunk %u", c);
+		for (uint32_t part = 0; part < model->config.n_parts; part++)
+			for (uint32_t b = 0; slot->part_pool[part] != ENGINE_NONE && b < 8; b++)
+				settle_block(sim, slot, &sim->clients[client].pools[slot->part_pool[part]], part,
+					     c, b, sure);
+	}
+	if (retrieved != answer->n)
+		sim_fail(sim, "a retrieve says %u chunks, and %u of them in its bytes", answer->n, retrieved);
+	sim->figures[SIM_FIG_RETRIEVED] += retrieved;
+}
+
+static void store_done(struct sim *sim, struct sim_slot *slot, const struct engine_answer *answer)
+{
+	struct sim_model *model = &sim->models[slot->model];
+	uint32_t stored = 0;
+
+	for (uint32_t c = 0; c < slot->n; c++) {
+		const uint32_t what = c < answer->n_chunks ? answer->chunks[c] : STOKER_CHUNK_NONE;
+
+		stored += what == STOKER_CHUNK_STORED;
+		if (what == STOKER_CHUNK_STORED && slot->lies)
+			sim_fail(sim, "a store that lies stored chunk %u", c);
+		if ((what != STOKER_CHUNK_STORED && what != STOKER_CHUNK_PRESENT) || slot->epoch != model->epoch)
+			continue;
+		for (uint32_t part = 0; part < model->config.n_parts; part++)
+			if (slot->asked >> part & 1)
+				model->must[slot->keys[c]][part] = slot->epoch + 1;
+	}
+	if (stored != answer->n)
+		sim_fail(sim, "a store says %u chunks, and %u of them in its bytes", answer->n, stored);
+	sim->figures[SIM_FIG_STORED] += stored;
+}
+
+static void check_mapped(struct sim *sim, const struct sim_hold *hold, const char *when)
+{
+	const struct engine_part_config *part = &sim->models[hold->model].config.parts[hold->part];
+	const uint64_t *payload = (const uint64_t *)(sim->arena + hold->offset);
+
+	for (uint32_t layer = 0; layer < part->layers; layer++)
+		for (uint32_t b = 0; b < part->blocks; b++)
+			if (payload[layer * part->blocks + b] !=
+			    oracle_word(sim, hold->model, hold->epoch, hold->key, hold->part, layer, b))
+				sim_fail(sim, "a mapped object (key %u, part %u) is wrong at %s", hold->key,
+					 hold->part, when);
+}
+
+static void map_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
+{
+	if (answer->status != STOKER_STATUS_OK)
+		return;
+	if (answer->mapped == NULL)
+		sim_fail(sim, "a map is OK and says nothing");
+	for (uint32_t i = 0; i < 4; i++) {
+		struct sim_hold *hold = &sim->clients[client].holds[i];
+
+		if (hold->used)
+			continue;
+		*hold = (struct sim_hold){
+			.token = { answer->lease[0], answer->lease[1] }, .offset = answer->mapped->offset,
+			.key = slot->lease.keys[slot->request.line.map.chunk], .model = slot->model,
+			.epoch = slot->epoch, .part = slot->map_part, .used = true,
+		};
+		check_mapped(sim, hold, "map");
+		return;
+	}
+}
+
+static void unmap_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
+{
+	struct sim_hold *hold = &sim->clients[client].holds[slot->hold];
+
+	if (answer->status == STOKER_STATUS_OK && answer->mapped && answer->mapped->held)
+		check_mapped(sim, hold, "unmap");
+	hold->used = false;
+}
+
+void oracle_pool(struct sim *sim, uint32_t client, uint32_t pool)
+{
+	const struct sim_pool *p = &sim->clients[client].pools[pool];
+
+	for (uint32_t layer = 0; layer < SIM_LAYERS; layer++)
+		for (uint32_t b = 0; b < SIM_BLOCKS; b++)
+			if (!p->busy[b] && p->word[layer][b] != p->shadow[layer][b])
+				sim_fail(sim, "client %u, pool %u, layer %u, block %u holds %016llx, must hold %016llx",
+					 client, pool, layer, b, (unsigned long long)p->word[layer][b],
+					 (unsigned long long)p->shadow[layer][b]);
+}
+
+static void check_stage(struct sim *sim, uint32_t client, uint32_t number, struct sim_slot *slot,
+			uint32_t generation, const struct engine_answer *answer)
+{
+	if (!sim->clients[client].attached || sim->clients[client].leaving)
+		sim_fail(sim, "an answer to client %u, which is gone", client);
+	if (slot->state != SIM_ASKED || slot->generation != generation)
+		sim_fail(sim, "an answer (stage %u) to client %u, slot %u, generation %u, which does not wait",
+			 answer->stage, client, number, generation);
+	if (answer->stage < slot->stage || (answer->stage == slot->stage && answer->stage != STOKER_STAGE_LOADING))
+		sim_fail(sim, "client %u, slot %u goes from stage %u to %u", client, number, slot->stage, answer->stage);
+	if (answer->stage == STOKER_STAGE_LOADING && (answer->ready < slot->ready || answer->layers < slot->layers))
+		sim_fail(sim, "progress of client %u, slot %u falls", client, number);
+	slot->stage = answer->stage;
+	if (answer->stage == STOKER_STAGE_LOADING) {
+		slot->ready = answer->ready;
+		slot->layers = answer->layers;
+	}
+}
+
+void oracle_publish(void *shell, uint32_t client, uint32_t number, uint32_t generation,
+		    const struct engine_answer *answer)
+{
+	struct sim *sim = shell;
+	struct sim_slot *slot = &sim->clients[client].slots[number];
+
+	sim_note(sim, (uint64_t)client << 32 | number, (uint64_t)answer->stage << 32 | answer->status);
+	sim_note(sim, answer->n, answer->ready);
+	check_stage(sim, client, number, slot, generation, answer);
+	if (answer->stage != STOKER_STAGE_DONE)
+		return;
+	if (sim->plant && strcmp(sim->plant, "lost-done") == 0 && slot->request.head.op == STOKER_OP_RETRIEVE)
+		return;
+	if (ports_copy_runs(sim, client, number))
+		sim_fail(sim, "client %u, slot %u is DONE, but a copy still touches its blocks", client, number);
+	if (slot->lies && answer->status == STOKER_STATUS_OK && slot->request.head.op != STOKER_OP_RELEASE)
+		sim_fail(sim, "client %u lied in slot %u and was told OK", client, number);
+	switch (slot->request.head.op) {
+	case STOKER_OP_LOOKUP:   lookup_done(sim, client, slot, answer); break;
+	case STOKER_OP_RETRIEVE: retrieve_done(sim, client, slot, answer); break;
+	case STOKER_OP_STORE:    store_done(sim, slot, answer); break;
+	case STOKER_OP_MAP:      map_done(sim, client, slot, answer); break;
+	case STOKER_OP_UNMAP:    unmap_done(sim, client, slot, answer); break;
+	default: break;
+	}
+	client_slot_over(sim, client, number);
+	for (uint32_t pool = 0; pool < SIM_MODELS * SIM_PARTS; pool++)
+		oracle_pool(sim, client, pool);
+}

@@ -1,0 +1,267 @@
+/*
+ * The simulation: the real engine on simulated ports, clients, disks, copies, clock and randomness.
+ *
+ * All of it follows from one seed, bit for bit: `sim --seed N --steps N` runs a run again. A step
+ * lets a client act, lets something that is under way go on, lets time pass, or breaks something:
+ * clients die or lie, reads and writes fail or come back corrupt, late and in any order, tiers go
+ * down, the broker crashes or loses power and comes back with the tables it had.
+ *
+ * The oracle knows what every key must hold (content follows from model, epoch, key, part, layer and
+ * block) and stops the run at the first thing that is wrong:
+ * - a byte of a retrieved block, or of any block that nobody may touch;
+ * - a job with no DONE, two, or stages that go back; a copy that touches blocks after DONE;
+ * - arena or disk units used by two at once, or a place reused while its table entry says otherwise;
+ * - a chunk claimed that was never stored; in roomy worlds also a stored chunk that is not found;
+ * - anything left over (jobs, leases, pins) when all clients are gone; an audit that complains.
+ *
+ * Rooms: memory.c (arena, tiers, tables, who touches what), ports.c (what is under way and how it
+ * goes on), client.c (what clients ask), oracle.c (what answers must be), world.c (making a world,
+ * crashes, admin), main.c (options, steps).
+ */
+#ifndef STOKER_TESTS_SIMULATION_SIM_H
+#define STOKER_TESTS_SIMULATION_SIM_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/engine/engine.h"
+
+#define SIM_UNIT	4096u
+#define SIM_CLIENTS	6u
+#define SIM_SLOTS	6u	/* the last one large */
+#define SIM_MODELS	3u
+#define SIM_KEYS	512u
+#define SIM_DEPTH	24u	/* longest chain */
+#define SIM_BLOCKS	96u	/* of a pool */
+#define SIM_LAYERS	3u
+#define SIM_PENDING	1024u
+#define SIM_LEASES	64u	/* remembered by clients */
+#define SIM_INPUT	16384u
+#define SIM_PARTS	8u	/* of a simulated model at most */
+
+/* ---- randomness ------------------------------------------------------------------------------ */
+
+struct sim_random { uint64_t state; };
+static inline uint64_t sim_mix(uint64_t x)
+{
+	x += 0x9e3779b97f4a7c15ull;
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+	return x ^ (x >> 31);
+}
+static inline uint64_t sim_draw(struct sim_random *random)
+{
+	random->state += 0x9e3779b97f4a7c15ull;
+	return sim_mix(random->state);
+}
+static inline uint32_t sim_below(struct sim_random *random, uint32_t n)	/* 0 to n - 1; n > 0 */
+{
+	return (uint32_t)(sim_draw(random) % n);
+}
+static inline bool sim_chance(struct sim_random *random, uint32_t permille)
+{
+	return sim_below(random, 1000) < permille;
+}
+
+/* ---- what there is --------------------------------------------------------------------------- */
+
+struct sim_key {		/* a node of a forest of prefixes */
+	struct stoker_wire_key key;	/* word[0] is its number + 1 */
+	uint32_t parent;		/* ENGINE_NONE: a root */
+	uint32_t depth;
+	bool is_short;			/* a leaf with fewer tokens than a chunk */
+};
+
+struct sim_model {
+	struct engine_model_config config;
+	uint32_t number;	/* the engine's; changes with each engine */
+	uint32_t epoch;
+	bool resetting;		/* a reset is under way: what is served meanwhile is of neither epoch */
+	uint64_t group_parts[STOKER_GROUPS_MAX];
+	/* By key: the epoch + 1 in which a part may exist, or must exist (roomy worlds); 0: never stored. */
+	uint32_t may[SIM_KEYS][SIM_PARTS];
+	uint32_t must[SIM_KEYS][SIM_PARTS];
+};
+
+struct sim_pool {
+	uint64_t word[SIM_LAYERS][SIM_BLOCKS];		/* what copies read and write */
+	uint64_t shadow[SIM_LAYERS][SIM_BLOCKS];	/* what must be there */
+	bool busy[SIM_BLOCKS];				/* belongs to a job that is under way */
+	bool dropped;
+	uint32_t model, part;
+};
+
+struct sim_lease {		/* what a client knows of a lease that it was given */
+	uint64_t token[2];
+	uint32_t model, epoch, n, have, owner;
+	uint32_t keys[SIM_DEPTH];
+	uint32_t exists;	/* ANY: mask of keys that exist */
+	uint32_t groups;	/* mask */
+	uint64_t readers;	/* that have not returned */
+	uint64_t session, expires_ns;
+	bool any;
+	bool ended;		/* released, or its session or owner ended: may still be tried */
+};
+
+enum sim_slot_state { SIM_FREE, SIM_ASKED };
+struct sim_slot {
+	enum sim_slot_state state;
+	uint32_t generation, stage, ready, layers;
+	struct engine_request request;
+	uint64_t input[SIM_INPUT / 8];		/* keys, tokens, segments, ids: private memory of the shell */
+	uint8_t *scratch;
+	bool watched;
+	uint32_t watch_value;
+	bool lies;			/* must not end OK, nor copy anything */
+	bool certain;			/* its lease is alive beyond doubt */
+	bool cut;			/* cancelled, or with a deadline: may end early */
+	/* What was asked, for the oracle: */
+	uint32_t model, epoch, n;
+	uint32_t keys[SIM_DEPTH];
+	struct sim_lease lease;
+	uint32_t part_pool[SIM_PARTS];		/* pool number of each part copied; ENGINE_NONE: not asked */
+	uint32_t blocks[SIM_PARTS][SIM_DEPTH][8];
+	uint32_t asked;				/* STORE: mask of the parts given */
+	uint32_t map_part;
+	uint32_t hold;				/* UNMAP: which hold of the client */
+};
+
+struct sim_client {
+	bool attached, leaving;		/* leaving: engine_client_out() was called, not yet gone */
+	bool expelled;
+	struct sim_slot slots[SIM_SLOTS];
+	struct sim_pool pools[SIM_MODELS * SIM_PARTS];
+	struct sim_hold { uint64_t token[2], offset; uint32_t key, model, epoch, part; bool used; } holds[4];
+};
+
+enum sim_pending_kind { SIM_READ, SIM_WRITE, SIM_SEAL, SIM_VERIFY, SIM_COPY, SIM_EPOCH };
+struct sim_pending {
+	enum sim_pending_kind kind;
+	struct engine_io io;
+	struct engine_check check;
+	struct engine_copy copy;
+	uint32_t model;			/* stable number of the object's model */
+	uint32_t item, layer, slot;	/* COPY: where it stands */
+	bool cancelled, any_failed;
+	uint32_t epoch;
+};
+
+struct sim_table_entry {		/* arena table */
+	bool used;
+	struct engine_place place;
+	struct engine_object object;
+	uint32_t model;			/* stable number */
+};
+
+struct sim_tier {
+	uint8_t *bytes;
+	uint32_t units;
+	bool up, dead;
+	struct sim_table_entry *slabs;	/* by first unit */
+	struct { bool add; struct sim_table_entry entry; } log[32];	/* the newest changes, for power loss */
+	uint32_t log_n;
+	uint16_t *readers;
+	uint8_t *writer;
+};
+
+struct sim {
+	uint64_t seed, step, now_ns;
+	struct sim_random random;
+	uint64_t fingerprint;		/* of all that the engine did: equal runs have equal ones */
+	bool roomy;			/* no faults, room for all: what was stored must be found */
+	uint32_t fault_permille;
+	const char *plant;		/* a bug of the simulated world that the oracle must find, or NULL */
+	bool verbose;
+
+	struct engine_config config;
+	struct control_block *counters;
+	void *memory;
+	size_t memory_bytes;
+	struct engine *engine;
+	bool serving;
+
+	struct sim_key keys[SIM_KEYS];
+	uint32_t n_models;
+	struct sim_model models[SIM_MODELS];
+	struct sim_client clients[SIM_CLIENTS];
+	struct sim_lease leases[SIM_LEASES];
+	uint32_t n_leases;
+
+	uint8_t *arena;
+	uint32_t arena_units;
+	uint16_t *readers;		/* of each arena unit: operations that read it */
+	uint8_t *writer;		/* 1: an operation writes it */
+	bool *extent_added, *extent_failed;
+	struct sim_table_entry *table;
+	struct sim_tier tiers[ENGINE_TIERS_MAX];
+
+	struct sim_pending pending[SIM_PENDING];
+	uint32_t n_pending;
+	uint64_t tokens_given, tokens_answered;
+	uint64_t figures[8];		/* for the closing line: see main.c */
+};
+enum { SIM_FIG_LOOKUPS, SIM_FIG_HITS, SIM_FIG_STORED, SIM_FIG_RETRIEVED, SIM_FIG_CRASHES, SIM_FIG_CORRUPT,
+       SIM_FIG_DEATHS, SIM_FIG_RESETS };
+
+/* Stop: say what, where, and how to run it again. Does not return. */
+__attribute__((noreturn, format(printf, 2, 3))) void sim_fail(struct sim *sim, const char *format, ...);
+__attribute__((format(printf, 2, 3))) void sim_say(struct sim *sim, const char *format, ...);
+static inline void sim_note(struct sim *sim, uint64_t a, uint64_t b)	/* into the fingerprint */
+{
+	sim->fingerprint = sim_mix(sim->fingerprint ^ sim_mix(a) ^ (b * 0x9e3779b97f4a7c15ull));
+}
+
+/* ---- memory.c -------------------------------------------------------------------------------- */
+
+void memory_make(struct sim *sim);
+void memory_free(struct sim *sim);
+void memory_hold_arena(struct sim *sim, uint32_t unit, uint64_t bytes, bool write, const char *who);
+void memory_drop_arena(struct sim *sim, uint32_t unit, uint64_t bytes, bool write);
+void memory_hold_tier(struct sim *sim, uint32_t tier, uint32_t unit, uint64_t bytes, bool write);
+void memory_drop_tier(struct sim *sim, uint32_t tier, uint32_t unit, uint64_t bytes, bool write);
+uint64_t memory_payload_sum(const uint8_t *image, uint64_t payload_bytes);
+void memory_quiet(struct sim *sim);	/* at a crash: nobody touches anything any more */
+/* Ports: tables. */
+void memory_commit(void *shell, uint32_t record, const struct engine_place *place, const struct engine_object *object);
+void memory_uncommit(void *shell, uint32_t record);
+void memory_slab_add(void *shell, const struct engine_place *disk, const struct engine_object *object);
+void memory_slab_remove(void *shell, const struct engine_place *disk, const struct engine_object *object);
+
+/* ---- ports.c --------------------------------------------------------------------------------- */
+
+extern const struct engine_ports sim_ports;	/* shell is set by world.c */
+void ports_progress(struct sim *sim);		/* let one thing that is under way go on */
+void ports_crash(struct sim *sim);		/* all of it ends here, landed or not */
+bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot);	/* slot: or ENGINE_NONE */
+
+/* ---- client.c -------------------------------------------------------------------------------- */
+
+void client_act(struct sim *sim, uint32_t client);
+void client_attach(struct sim *sim, uint32_t client);
+void client_leave(struct sim *sim, uint32_t client);
+void client_ready(struct sim *sim);		/* let a watched word be reached */
+void client_slot_over(struct sim *sim, uint32_t client, uint32_t slot);
+struct sim_slot *client_slot(struct sim *sim, uint32_t client, uint32_t slot);
+uint32_t model_stable(const struct sim *sim, uint32_t number);	/* stable number of an engine's number */
+
+/* ---- oracle.c -------------------------------------------------------------------------------- */
+
+/* Word of the content of a block. */
+uint64_t oracle_word(const struct sim *sim, uint32_t model, uint32_t epoch, uint32_t key, uint32_t part,
+		     uint32_t layer, uint32_t block);
+void oracle_publish(void *shell, uint32_t client, uint32_t slot, uint32_t generation,
+		    const struct engine_answer *answer);
+void oracle_pool(struct sim *sim, uint32_t client, uint32_t pool);	/* blocks that nobody may touch are as they were */
+uint32_t oracle_blocks(const struct sim *sim, uint32_t model, uint32_t part, uint32_t key);	/* that hold tokens */
+
+/* ---- world.c --------------------------------------------------------------------------------- */
+
+void world_make(struct sim *sim);
+void world_free(struct sim *sim);
+void world_crash(struct sim *sim, bool power);
+void world_admin(struct sim *sim);
+void world_extent(struct sim *sim);		/* one more extent is populated, if any is left */
+void world_end(struct sim *sim);		/* all clients leave; nothing may be left over */
+
+#endif
