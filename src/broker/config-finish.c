@@ -1,0 +1,298 @@
+/*
+ * What follows from the values of a configuration: directories by user, the tenant that is there
+ * without being asked for, sizes of tiers, what contradicts itself; who belongs to which tenant;
+ * what a reload may take over.
+ */
+#include <errno.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "shm/control.h"
+#include "src/broker/config-table.h"
+#include "src/common/size.h"
+
+uint64_t config_memory(void)
+{
+	struct sysinfo info;
+
+	return sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit : 0;
+}
+
+/* ---- directories ---------------------------------------------------------------------------- */
+
+static int directory_text(config_text *ret, const char *first, const char *second, char *why)
+{
+	if ((size_t)snprintf(*ret, sizeof(*ret), "%s%s", first, second) < sizeof(*ret))
+		return 0;
+	snprintf(why, CONFIG_WHY, "directory %.64s...%s is longer than %u bytes", first, second, CONFIG_TEXT_MAX - 1);
+	return -EINVAL;
+}
+
+static int directories_finish(struct config_broker *broker, char *why)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR"), *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	const bool root = geteuid() == 0;
+	char own[32];
+	int r = 0;
+
+	if (broker->runtime_directory[0] == '\0') {
+		snprintf(own, sizeof(own), "/tmp/stoker-%u", (unsigned)geteuid());
+		if (root)
+			r = directory_text(&broker->runtime_directory, "/run", "/stoker", why);
+		else if (runtime && runtime[0] == '/')
+			r = directory_text(&broker->runtime_directory, runtime, "/stoker", why);
+		else
+			r = directory_text(&broker->runtime_directory, own, "", why);
+	}
+	if (r == 0 && broker->state_directory[0] == '\0') {
+		if (root)
+			r = directory_text(&broker->state_directory, "/var/lib", "/stoker", why);
+		else if (state && state[0] == '/')
+			r = directory_text(&broker->state_directory, state, "/stoker", why);
+		else if (home && home[0] == '/')
+			r = directory_text(&broker->state_directory, home, "/.local/state/stoker", why);
+		else
+			r = directory_text(&broker->state_directory, broker->runtime_directory, "/state", why);
+	}
+	return r;
+}
+
+/* ---- tenants -------------------------------------------------------------------------------- */
+
+static uint32_t overflow_uid(void)
+{
+	FILE *file = fopen("/proc/sys/kernel/overflowuid", "re");
+	unsigned uid;
+
+	if (!file)
+		return 65534;
+	if (fscanf(file, "%u", &uid) != 1)
+		uid = 65534;
+	fclose(file);
+	return uid;
+}
+
+static bool ids_name(const struct config_ids *ids, uint32_t id)
+{
+	for (uint32_t i = 0; i < ids->n; i++) {
+		if (ids->id[i] == id)
+			return true;
+	}
+	return false;
+}
+
+int config_tenant_of(const struct config *config, uid_t uid, gid_t gid)
+{
+	/* Everybody whom this user namespace does not map looks alike: such a peer is let in only by name. */
+	const bool nobody = uid == overflow_uid();
+
+	for (uint32_t i = 0; i < config->n_tenants; i++) {
+		const struct config_tenant *tenant = &config->tenants[i];
+
+		if (ids_name(&tenant->uids, uid))
+			return (int)i;
+		if (!nobody && (tenant->uids.any || tenant->gids.any || ids_name(&tenant->gids, gid)))
+			return (int)i;
+	}
+	return -1;
+}
+
+bool config_is_admin(const struct config *config, uid_t uid)
+{
+	if (uid == 0 || uid == geteuid())
+		return true;
+	for (uint32_t i = 0; i < config->n_tenants; i++) {
+		if (ids_name(&config->tenants[i].admins, uid))
+			return true;
+	}
+	return false;
+}
+
+static int tenants_finish(struct config *config, char *why)
+{
+	if (config->n_tenants == 0) {
+		/* A tenant of its own: nobody else reads the arena, so its clients may map it. */
+		if (config_set(config, "default", "tenant default", "trusted", "yes", why) < 0)
+			return -EINVAL;
+		config->tenants[0].uids = (struct config_ids){ .n = 1, .id = { geteuid() } };
+	}
+	for (uint32_t i = 0; i < config->n_tenants; i++) {
+		const struct config_tenant *tenant = &config->tenants[i];
+
+		if (tenant->uids.n || tenant->uids.any || tenant->gids.n || tenant->gids.any)
+			continue;
+		snprintf(why, CONFIG_WHY, "tenant %s names neither uids nor gids: nobody could ever belong to it",
+			 tenant->name);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* ---- tiers ---------------------------------------------------------------------------------- */
+
+/* The file system that will hold @path: of the nearest directory above it that is there. */
+static int space_of(const char *path, uint64_t *ret)
+{
+	char text[CONFIG_TEXT_MAX];
+	struct statvfs fs;
+
+	snprintf(text, sizeof(text), "%s", path);
+	while (statvfs(text, &fs) < 0) {
+		char *up = dirname(text);
+
+		if (errno != ENOENT || strcmp(up, text) == 0)
+			return -errno;
+		memmove(text, up, strlen(up) + 1);
+	}
+	*ret = (uint64_t)fs.f_blocks * fs.f_frsize;
+	return 0;
+}
+
+static int tier_finish(struct config_tier *tier, uint64_t extent, char *why)
+{
+	uint64_t whole = 0;
+	char text[16];
+
+	if (tier->path[0] == '\0' || tier->size[0] == '\0') {
+		snprintf(why, CONFIG_WHY, "tier %s has no %s: give it both path and size", tier->name,
+			 tier->path[0] ? "size" : "path");
+		return -EINVAL;
+	}
+	const int r = space_of(tier->path, &whole);
+	if (r < 0) {
+		snprintf(why, CONFIG_WHY, "tier %s: path %s cannot be used: %s", tier->name, tier->path, strerror(-r));
+		return -EINVAL;
+	}
+	if (size_parse(tier->size, whole, &tier->bytes) < 0 || tier->bytes < extent) {
+		snprintf(why, CONFIG_WHY, "tier %s: size cannot be \"%s\": allowed is a size of one extent (%s) and more",
+			 tier->name, tier->size, size_text(extent, text));
+		return -EINVAL;
+	}
+	if (tier->bytes / extent > UINT32_MAX / (extent / 4096)) {
+		snprintf(why, CONFIG_WHY, "tier %s: size cannot be \"%s\": allowed are 16T", tier->name, tier->size);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+static int numbers_finish(const struct config *config, char *why)
+{
+	const struct config_limits *limits = &config->limits;
+	const uint64_t memory = config_memory();
+	char is[16], has[16];
+
+	if (control_name_check(config->broker.name) < 0) {
+		snprintf(why, CONFIG_WHY, "broker.name cannot be \"%.80s\": allowed is / and 1 to 64 of [A-Za-z0-9._-]",
+			 config->broker.name);
+		return -EINVAL;
+	}
+	if (config->arena.extent % 4096 != 0) {
+		snprintf(why, CONFIG_WHY, "arena.extent cannot be %lu: allowed are multiples of 4K",
+			 (unsigned long)config->arena.extent);
+		return -EINVAL;
+	}
+	if (memory && config->arena.size > memory) {
+		snprintf(why, CONFIG_WHY, "arena.size (--memory) cannot be %s: this machine has %s of RAM; allowed is "
+			 "less, as 50%%", size_text(config->arena.size, is), size_text(memory, has));
+		return -EINVAL;
+	}
+	if (config->arena.size < config->arena.extent) {
+		snprintf(why, CONFIG_WHY, "arena.size (--memory) cannot be %s: allowed is one extent (%s) and more",
+			 size_text(config->arena.size, is), size_text(config->arena.extent, has));
+		return -EINVAL;
+	}
+	if (limits->deadline_ms > limits->deadline_max_ms || limits->lease_ms > limits->lease_max_ms) {
+		snprintf(why, CONFIG_WHY, "limits.%s is above limits.%s: a default cannot exceed its maximum",
+			 limits->lease_ms > limits->lease_max_ms ? "lease_ms" : "deadline_ms",
+			 limits->lease_ms > limits->lease_max_ms ? "lease_max_ms" : "deadline_max_ms");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int config_finish(struct config *config, char *why)
+{
+	if (numbers_finish(config, why) < 0 || directories_finish(&config->broker, why) < 0 ||
+	    tenants_finish(config, why) < 0)
+		return -EINVAL;
+	for (uint32_t i = 0; i < config->n_tiers; i++) {
+		if (tier_finish(&config->tiers[i], config->arena.extent, why) < 0)
+			return -EINVAL;
+		for (uint32_t j = 0; j < i; j++) {
+			if (strcmp(config->tiers[i].path, config->tiers[j].path) != 0)
+				continue;
+			snprintf(why, CONFIG_WHY, "tiers %s and %s have one path, %s: give each a directory of its own",
+				 config->tiers[j].name, config->tiers[i].name, config->tiers[i].path);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+/* ---- reload --------------------------------------------------------------------------------- */
+
+static size_t type_bytes(enum config_type type)
+{
+	switch (type) {
+	case CONFIG_TYPE_TEXT:   return sizeof(CONFIG_TEXT);
+	case CONFIG_TYPE_SPACE:  return sizeof(CONFIG_SPACE);
+	case CONFIG_TYPE_SIZE:
+	case CONFIG_TYPE_COUNT:  return sizeof(uint64_t);
+	case CONFIG_TYPE_SWITCH: return sizeof(bool);
+	case CONFIG_TYPE_IDS:    return sizeof(struct config_ids);
+	default:                 return sizeof(int);
+	}
+}
+
+static void section_reload(const struct config_section *section, uint8_t *to, const uint8_t *from,
+			   void (*each)(void *arg, const char *section, const char *key), void *arg)
+{
+	for (uint32_t i = 0; i < section->n; i++) {
+		const struct config_row *row = &section->rows[i];
+		const size_t bytes = type_bytes(row->type);
+		const bool text = row->type == CONFIG_TYPE_TEXT || row->type == CONFIG_TYPE_SPACE;
+
+		if (text ? strcmp((char *)to + row->offset, (const char *)from + row->offset) == 0 :
+			   memcmp(to + row->offset, from + row->offset, bytes) == 0)
+			continue;
+		if (row->when == CONFIG_RELOAD)
+			memcpy(to + row->offset, from + row->offset, bytes);
+		else
+			each(arg, section->name, row->key);
+	}
+}
+
+void config_reload(struct config *config, const struct config *fresh,
+		   void (*each)(void *arg, const char *section, const char *key), void *arg)
+{
+	struct config from = *fresh;
+
+	for (uint32_t s = 0; s < CONFIG_SECTION_TENANT; s++)
+		section_reload(&config_sections[s], config_section_at(config, s, 0), config_section_at(&from, s, 0),
+			       each, arg);
+	/* Numbers of tenants and tiers are fixed at start: only those that were there then are looked at. */
+	for (uint32_t s = CONFIG_SECTION_TENANT; s < CONFIG_SECTIONS; s++) {
+		const uint32_t n = s == CONFIG_SECTION_TENANT ? config->n_tenants : config->n_tiers;
+		const uint32_t m = s == CONFIG_SECTION_TENANT ? from.n_tenants : from.n_tiers;
+
+		if (n != m)
+			each(arg, config_sections[s].name, "their number");
+		for (uint32_t i = 0; i < n && i < m; i++) {
+			const bool same = s == CONFIG_SECTION_TENANT ?
+				strcmp(config->tenants[i].name, from.tenants[i].name) == 0 :
+				strcmp(config->tiers[i].name, from.tiers[i].name) == 0;
+
+			if (same)
+				section_reload(&config_sections[s], config_section_at(config, s, i),
+					       config_section_at(&from, s, i), each, arg);
+			else
+				each(arg, config_sections[s].name, "their names and order");
+		}
+	}
+}
