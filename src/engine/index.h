@@ -29,6 +29,8 @@ enum entry_list {
 #define ENTRY_DISK_SEEN_TWICE 0x10u	/* as ENTRY_SEEN_TWICE, of the disk tier */
 #define ENTRY_L1_RESIDENT    0x20u	/* counted as being in the arena */
 #define ENTRY_DISK_RESIDENT  0x40u	/* counted as being on its tier */
+/* Kept by index.c alone: */
+#define ENTRY_PARENT	     0x80u	/* an entry has linked to it since it was added */
 
 struct entry {
 	/* line 1: what a probe reads */
@@ -131,6 +133,8 @@ uint32_t index_used(const struct index *index);		/* entries, ghosts included */
 uint32_t index_ghosts(const struct index *index);
 uint32_t index_max(const struct index *index);
 uint32_t index_records_used(const struct index *index);
+/* The next live entry after that number (ENGINE_NONE: the first), no ghost; ENGINE_NONE: the end. */
+uint32_t index_next(struct index *index, uint32_t after);
 const char *index_audit(const struct index *index);
 
 /** struct entry_side - what neither a probe nor the engine's operations need of an entry. */
@@ -151,8 +155,11 @@ static inline struct entry_side *index_side(struct index *index, uint32_t number
 	return &((struct index_open *)index)->sides[number];
 }
 
-/* For evict.c: nobody remembers this ghost any more: its entry is given back. */
-void index_forget(struct index *index, uint32_t ghost);
+/*
+ * For evict.c: @entry has left a ghost list. If it is a key alone that nobody else remembers, it is
+ * given back: returns whether it was.
+ */
+bool index_forget(struct index *index, uint32_t entry);
 /* For evict.c: how index_add() has the coldest ghost forgotten; it returns whether an entry came free. */
 void index_on_full(struct index *index, bool (*forget_one)(void *arg), void *arg);
 static inline struct entry *index_entry(struct index *index, uint32_t number)
