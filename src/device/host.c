@@ -1,0 +1,511 @@
+/*
+ * The host backend: helper threads that copy between shared memory and the arena, and that seal and
+ * verify images. This file decides what they do next; everything here runs on the core thread, except
+ * what is marked as the control thread's.
+ *
+ * What is urgent first: a retrieve (a worker waits for it), then a verify (somebody waits for that too,
+ * but not yet with a free GPU), then a store, then a seal; within each by priority, and then in turn:
+ * whatever gets a piece handed out goes to the back of its queue, so a large copy holds up nobody. One
+ * piece in TRICKLE goes to the least urgent queue, so that nothing starves: a store that never
+ * ends pins a worker's blocks, and what is never sealed can never be written back.
+ *
+ * Invariants: copy() and device_check() that returned 0 are answered by exactly one DONE or CHECKED,
+ * from reap() alone; when DONE is told, no helper knows the copy any more; what is told of a copy never
+ * falls; a pool's death is told once, before the DONE of the copy that met it. A call hands out a
+ * bounded number of pieces and takes back a bounded number.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "src/device/copy.h"
+#include "src/device/guard.h"
+#include "src/device/image.h"
+
+#define PIECE_BYTES	(1ull << 20)	/* where the broker names no other */
+#define CHECKS		1024u
+#define QUEUES		32u	/* four classes of eight priorities */
+#define TRICKLE		16u
+#define HAND_OUT_MAX	64u	/* pieces that one call hands out */
+#define TAKE_BACK_MAX	256u	/* and takes back */
+
+/* In the order of their urgency. */
+enum job_class { JOB_RETRIEVE, JOB_VERIFY, JOB_STORE, JOB_SEAL };
+
+/** struct job - a copy or a check: in a queue while it has something to hand out. */
+struct job {
+	struct job *prev, *next;	/* in its queue; of a free one: the next free */
+	struct job *tell_next;
+	uint8_t queue;
+	bool is_check;
+	bool queued;		/* it is in its queue */
+	bool to_tell;		/* it is in the list of those that reap() has to tell of */
+};
+
+struct copy_job {
+	struct job job;		/* first */
+	struct copy copy;
+	struct copy_job *hash_next;
+};
+
+struct check_job {
+	struct image_task image;	/* first: it is aligned to a cache line */
+	struct job job;
+	struct worker_task task;
+	uint64_t step_bytes;
+	bool over;
+	uint32_t number;
+};
+
+struct job_list {
+	struct job *first, *last;
+};
+
+struct device {
+	struct device_host host;
+	struct region_rules rules;
+	struct workers *workers;
+	bool guarded;
+	struct copy_job *copies;
+	struct check_job *checks;
+	struct copy_piece *pieces;
+	struct job *free_copies, *free_checks;
+	struct copy_piece *free_pieces;
+	struct copy_job **hash;		/* running copies by number */
+	uint32_t hash_mask;
+	uint32_t waiting;		/* bit i: queue i is not empty */
+	uint32_t handed_out;		/* pieces, ever */
+	struct job_list queues[QUEUES];
+	struct job_list to_tell;
+	struct device_pool *dead;	/* pools whose death has to be told */
+};
+
+/* ---- lists ----------------------------------------------------------------------------------- */
+
+static void queue_job(struct device *device, struct job *job)
+{
+	struct job_list *queue = &device->queues[job->queue];
+
+	job->queued = true;
+	job->next = NULL;
+	job->prev = queue->last;
+	if (queue->last)
+		queue->last->next = job;
+	else
+		queue->first = job;
+	queue->last = job;
+	device->waiting |= 1u << job->queue;
+}
+
+static void unqueue_job(struct device *device, struct job *job)
+{
+	struct job_list *queue = &device->queues[job->queue];
+
+	if (!job->queued)
+		return;
+	job->queued = false;
+	if (job->prev)
+		job->prev->next = job->next;
+	else
+		queue->first = job->next;
+	if (job->next)
+		job->next->prev = job->prev;
+	else
+		queue->last = job->prev;
+	if (!queue->first)
+		device->waiting &= ~(1u << job->queue);
+}
+
+/* The job whose turn it is, taken out of its queue; one waits. */
+static struct job *next_job(struct device *device)
+{
+	const bool trickle = ++device->handed_out % TRICKLE == 0;
+	const int queue = trickle ? 31 - __builtin_clz(device->waiting) : __builtin_ctz(device->waiting);
+	struct job *job = device->queues[queue].first;
+
+	unqueue_job(device, job);
+	return job;
+}
+
+static struct check_job *check_of(struct job *job)
+{
+	return (struct check_job *)((uint8_t *)job - offsetof(struct check_job, job));
+}
+
+static void tell(struct device *device, struct job *job)
+{
+	if (job->to_tell)
+		return;
+	job->to_tell = true;
+	job->tell_next = NULL;
+	if (device->to_tell.first)
+		device->to_tell.last->tell_next = job;
+	else
+		device->to_tell.first = job;
+	device->to_tell.last = job;
+}
+
+static struct copy_job **hash_place(struct device *device, uint32_t number)
+{
+	struct copy_job **place = &device->hash[(number * 2654435761u >> 8) & device->hash_mask];
+
+	while (*place && (*place)->copy.request.copy != number)
+		place = &(*place)->hash_next;
+	return place;
+}
+
+/* ---- handing out and taking back --------------------------------------------------------------- */
+
+/* After any change of a copy: is there something to tell? */
+static void look_at_copy(struct device *device, struct copy_job *job)
+{
+	if (copy_is_over(&job->copy) || copy_layers(&job->copy) > job->copy.layers_told)
+		tell(device, &job->job);
+}
+
+static void hand_out_copy(struct device *device, struct copy_job *job)
+{
+	struct copy_piece *piece = device->free_pieces;
+	struct copy_piece *next_free = piece->next;	/* there is one: as many as all helpers can have */
+
+	if (copy_cut(&job->copy, device->host.piece_bytes, piece)) {
+		device->free_pieces = next_free;
+		workers_put(device->workers, &piece->task);
+	} else {
+		piece->next = next_free;
+	}
+	if (!copy_is_cut(&job->copy))
+		queue_job(device, &job->job);
+	look_at_copy(device, job);
+}
+
+static void check_run(struct worker_task *task)
+{
+	struct check_job *job = (struct check_job *)((uint8_t *)task - offsetof(struct check_job, task));
+
+	job->over = image_task_step(&job->image, job->step_bytes);
+}
+
+static void hand_out(struct device *device)
+{
+	for (uint32_t i = 0; i < HAND_OUT_MAX && device->waiting && workers_have_room(device->workers); i++) {
+		struct job *job = next_job(device);
+
+		if (job->is_check)
+			workers_put(device->workers, &check_of(job)->task);
+		else
+			hand_out_copy(device, (struct copy_job *)job);
+	}
+	/* No helper will ring for what is left if none has anything to do. */
+	if (device->waiting && workers_busy(device->workers) == 0)
+		bell_ring(device->host.bell);
+}
+
+static void piece_back(struct device *device, struct copy_piece *piece)
+{
+	struct copy_job *job = (struct copy_job *)((uint8_t *)piece->copy - offsetof(struct copy_job, copy));
+
+	copy_piece_over(piece, &device->dead);
+	piece->next = device->free_pieces;
+	device->free_pieces = piece;
+	look_at_copy(device, job);
+}
+
+static void take_back(struct device *device)
+{
+	struct worker_task *task;
+
+	for (uint32_t i = 0; i < TAKE_BACK_MAX && (task = workers_take(device->workers)); i++) {
+		if (task->run != check_run) {
+			piece_back(device, (struct copy_piece *)task);
+			continue;
+		}
+		struct check_job *check = (struct check_job *)((uint8_t *)task - offsetof(struct check_job, task));
+
+		if (check->over)
+			tell(device, &check->job);
+		else
+			queue_job(device, &check->job);
+	}
+}
+
+/* ---- telling --------------------------------------------------------------------------------- */
+
+static void free_copy(struct device *device, struct copy_job *job)
+{
+	struct copy_job **place = hash_place(device, job->copy.request.copy);
+
+	assert(*place == job);
+	*place = job->hash_next;
+	job->job.next = device->free_copies;
+	device->free_copies = &job->job;
+}
+
+static struct device_event tell_check(struct device *device, struct job *job)
+{
+	const struct check_job *check = check_of(job);
+	const struct device_event event = { .type = DEVICE_CHECKED, .copy = check->number,
+					    .result = check->image.result, .checksum = check->image.checksum };
+
+	job->next = device->free_checks;
+	device->free_checks = job;
+	return event;
+}
+
+/* One event of the job at the head of to_tell, which leaves the list with its last. False: none. */
+static bool tell_job(struct device *device, struct device_event *ret)
+{
+	struct job *job = device->to_tell.first;
+	struct copy_job *copy = (struct copy_job *)job;
+
+	if (!job->is_check && copy_layers(&copy->copy) > copy->copy.layers_told) {
+		copy->copy.layers_told = copy_layers(&copy->copy);
+		*ret = (struct device_event){ .type = DEVICE_PROGRESS, .copy = copy->copy.request.copy,
+					      .layers = copy->copy.layers_told };
+		return true;
+	}
+	device->to_tell.first = job->tell_next;
+	job->to_tell = false;
+	if (job->is_check) {
+		*ret = tell_check(device, job);
+		return true;
+	}
+	if (!copy_is_over(&copy->copy))
+		return false;
+	*ret = (struct device_event){ .type = DEVICE_DONE, .copy = copy->copy.request.copy,
+				      .result = copy->copy.failed ? ENGINE_FAILED : ENGINE_OK };
+	free_copy(device, copy);
+	return true;
+}
+
+static uint32_t host_reap(struct device *device, struct device_event *ret, uint32_t n)
+{
+	uint32_t told = 0;
+
+	take_back(device);
+	hand_out(device);
+	for (; told < n && device->dead; told++) {
+		ret[told] = (struct device_event){ .type = DEVICE_POOL_DEAD, .client = device->dead->client,
+						   .pool = device->dead->number };
+		device->dead = device->dead->next_dead;
+	}
+	while (told < n && device->to_tell.first)
+		if (tell_job(device, &ret[told]))
+			told++;
+	return told;
+}
+
+/* ---- asking ---------------------------------------------------------------------------------- */
+
+static int host_copy(struct device *device, const struct device_copy *copy)
+{
+	struct copy_job *job = (struct copy_job *)device->free_copies;
+	const enum job_class class = copy->request.store ? JOB_STORE : JOB_RETRIEVE;
+	const uint8_t priority = copy->request.priority < 8 ? copy->request.priority : 7;
+
+	if (!job)
+		return -EAGAIN;
+	assert(*hash_place(device, copy->request.copy) == NULL);
+	device->free_copies = job->job.next;
+	copy_begin(&job->copy, copy, device->host.arena);
+	job->job.queue = (uint8_t)(class * 8 + priority);
+	job->hash_next = NULL;
+	*hash_place(device, copy->request.copy) = job;
+	if (copy_is_cut(&job->copy)) {		/* nothing to copy: told by the next reap */
+		look_at_copy(device, job);
+		bell_ring(device->host.bell);
+		return 0;
+	}
+	queue_job(device, &job->job);
+	hand_out(device);
+	return 0;
+}
+
+static void host_cancel(struct device *device, uint32_t number)
+{
+	struct copy_job *job = *hash_place(device, number);
+
+	if (!job)
+		return;		/* its DONE is on its way, or has been told */
+	unqueue_job(device, &job->job);
+	copy_cancel(&job->copy);
+	look_at_copy(device, job);
+	bell_ring(device->host.bell);
+}
+
+int device_check(struct device *device, bool seal, const struct engine_check *check,
+		 const struct image_identity *identity)
+{
+	const uint64_t at = (uint64_t)check->arena.unit * STOKER_PAGE;
+	struct check_job *job;
+
+	if (!device->free_checks)
+		return -EAGAIN;
+	assert(identity->payload_bytes <= check->arena.bytes - MODEL_IMAGE_HEADER);
+	assert(check->arena.bytes <= device->host.arena_bytes && at <= device->host.arena_bytes - check->arena.bytes);
+	job = check_of(device->free_checks);
+	device->free_checks = job->job.next;
+	image_task_begin(&job->image, seal, device->host.arena + at, &check->object, identity);
+	job->over = false;
+	job->number = check->io;
+	job->job.queue = (seal ? JOB_SEAL : JOB_VERIFY) * 8;
+	queue_job(device, &job->job);
+	hand_out(device);
+	return 0;
+}
+
+/* ---- regions and pools: the control thread's --------------------------------------------------- */
+
+static int host_region_add(struct device *device, const struct message_region_add *message, const int *fds,
+			   char *why, struct device_region **ret)
+{
+	const int r = region_open(&device->rules, message, fds, why, ret);
+
+	for (uint32_t i = 0; i < message->n_fds && i < MESSAGE_FDS_MAX; i++)
+		close(fds[i]);
+	return r;
+}
+
+static uint64_t host_region_bytes(const struct device_region *region)
+{
+	return region->bytes;
+}
+
+static int host_pool_add(struct device *device, uint32_t client, uint32_t number, const struct model_layout *layout,
+			 uint32_t part, uint32_t n_blocks, const struct message_plane *planes, uint32_t n_planes,
+			 struct device_region *const *regions, uint32_t n_regions, char *why,
+			 struct device_pool **ret)
+{
+	(void)device;
+	return pool_open(client, number, layout, part, n_blocks, planes, n_planes, regions, n_regions, why, ret);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void host_stop(struct device *device)
+{
+	if (!device)
+		return;
+	workers_stop(device->workers);
+	if (device->guarded)
+		guard_stop();
+	free(device->rules.own);
+	free(device->copies);
+	free(device->checks);
+	free(device->pieces);
+	free(device->hash);
+	free(device);
+}
+
+static int own_file(struct device *device, int fd)
+{
+	struct stat stat;
+
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &stat) < 0)
+		return -errno;
+	device->rules.own[device->rules.n_own++] = (struct region_file){ stat.st_dev, stat.st_ino };
+	return 0;
+}
+
+static int make_rules(struct device *device)
+{
+	struct sysinfo info;
+	int r;
+
+	device->rules.bytes_max = device->host.region_bytes_max;
+	if (!device->rules.bytes_max && sysinfo(&info) == 0)
+		device->rules.bytes_max = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
+	device->rules.own = calloc((size_t)device->host.n_own + 1, sizeof(*device->rules.own));
+	if (!device->rules.own)
+		return -ENOMEM;
+	r = own_file(device, device->host.arena_fd);
+	for (uint32_t i = 0; i < device->host.n_own && r == 0; i++)
+		r = own_file(device, device->host.own_fds[i]);
+	return r;
+}
+
+static int make_jobs(struct device *device)
+{
+	const uint32_t pieces = device->host.threads * WORKERS_DEPTH;
+	uint32_t hash = 16;
+
+	while (hash < device->host.copies * 2)
+		hash *= 2;
+	device->hash_mask = hash - 1;
+	device->hash = calloc(hash, sizeof(struct copy_job *));
+	device->copies = calloc(device->host.copies, sizeof(*device->copies));
+	device->checks = aligned_alloc(64, device->host.checks * sizeof(*device->checks));
+	device->pieces = calloc(pieces, sizeof(*device->pieces));
+	if (!device->hash || !device->copies || !device->checks || !device->pieces)
+		return -ENOMEM;
+	memset(device->checks, 0, device->host.checks * sizeof(*device->checks));
+	for (uint32_t i = 0; i < device->host.copies; i++) {
+		device->copies[i].job.next = device->free_copies;
+		device->free_copies = &device->copies[i].job;
+	}
+	for (uint32_t i = 0; i < device->host.checks; i++) {
+		struct check_job *check = &device->checks[i];
+
+		check->step_bytes = check->task.bytes = 2 * device->host.piece_bytes;
+		check->task.run = check_run;
+		check->job.is_check = true;
+		check->job.next = device->free_checks;
+		device->free_checks = &check->job;
+	}
+	for (uint32_t i = 0; i < pieces; i++) {
+		device->pieces[i].next = device->free_pieces;
+		device->free_pieces = &device->pieces[i];
+	}
+	return 0;
+}
+
+static int host_start(const struct device_host *host, struct device **ret)
+{
+	struct device *device;
+	int r;
+
+	if (host->threads < 1 || host->threads > WORKERS_MAX || host->copies < 1 || host->copies > 1u << 24)
+		return -EINVAL;
+	device = calloc(1, sizeof(*device));
+	if (!device)
+		return -ENOMEM;
+	device->host = *host;
+	device->host.checks = host->checks ? host->checks : CHECKS;
+	/* Whole pages, so that cuts fall where a block of a power of two ends. */
+	device->host.piece_bytes = ((host->piece_bytes ? host->piece_bytes : PIECE_BYTES) + STOKER_PAGE - 1) &
+				   ~(uint64_t)(STOKER_PAGE - 1);
+	r = make_rules(device);
+	if (r == 0)
+		r = make_jobs(device);
+	if (r == 0)
+		r = guard_start();
+	device->guarded = r == 0;
+	if (r == 0)
+		r = workers_start(host->threads, 2 * device->host.piece_bytes, host->bell, &device->workers);
+	if (r < 0) {
+		host_stop(device);
+		return r;
+	}
+	*ret = device;
+	return 0;
+}
+
+const struct device_backend device_host_backend = {
+	.name = "host",
+	.kind = MESSAGE_REGION_HOST,
+	.start = host_start,
+	.stop = host_stop,
+	.region_add = host_region_add,
+	.region_close = region_close,
+	.region_bytes = host_region_bytes,
+	.pool_add = host_pool_add,
+	.pool_close = pool_close,
+	.copy = host_copy,
+	.cancel = host_cancel,
+	.reap = host_reap,
+};

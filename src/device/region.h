@@ -1,0 +1,39 @@
+/*
+ * Regions of the host backend: a client's shared memory, checked and mapped as one run of addresses.
+ *
+ * The control thread opens and closes them. Nothing here believes a descriptor: what it is, who else
+ * may shrink it and what it holds is asked of the kernel, through calls that cannot block for a peer
+ * (no read, write or lseek: they would take the lock of an open file that the peer shares).
+ */
+#ifndef STOKER_DEVICE_REGION_H
+#define STOKER_DEVICE_REGION_H
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "src/device/device.h"
+
+struct device_region {
+	uint8_t *base;
+	uint64_t bytes;
+	uint64_t reserved_bytes;	/* of the run of addresses from `base`, all of it ours to unmap */
+	uint32_t n_ranges;
+	uint64_t range_at[MESSAGE_FDS_MAX];	/* offset of each range in the region */
+	bool guarded[MESSAGE_FDS_MAX];
+	uint32_t pools;			/* that look at it; the control thread's */
+	_Atomic uint32_t faulted;	/* a guarded range of it is gone */
+};
+
+/** struct region_rules - what may not be registered. */
+struct region_rules {
+	uint64_t bytes_max;
+	uint32_t n_own;
+	struct region_file { dev_t device; ino_t inode; } *own;
+};
+
+/* As region_add of struct device_backend; @fds stay open. */
+int region_open(const struct region_rules *rules, const struct message_region_add *message, const int *fds,
+		char *why, struct device_region **ret);
+void region_close(struct device_region *region);	/* NULL is fine */
+
+#endif
