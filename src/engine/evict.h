@@ -24,13 +24,19 @@
 
 #include "src/engine/index.h"
 
+struct evict_list {
+	uint32_t head, tail;	/* head = coldest */
+	uint64_t bytes;
+	uint32_t n;
+};
+
 struct evict {			/* one per arena or tier; plain data, embedded in the engine */
 	struct index *index;
 	const struct evict_policy *policy;
 	bool disk;		/* which pair of links and which mask it looks at */
 	uint64_t capacity;	/* bytes that the arena or tier can hold: ARC's c */
-	struct { uint32_t head, tail; uint64_t bytes; uint32_t n; } lists[5];	/* by enum entry_list; head = coldest */
-	struct { uint32_t head, tail; uint64_t bytes; uint32_t n; } ghosts[2];	/* ARC: recent, frequent */
+	struct evict_list lists[5];	/* by enum entry_list */
+	struct evict_list ghosts[2];	/* ARC: recent, frequent */
 	uint64_t target;	/* ARC's p: bytes that the recent list should have */
 	uint64_t resident_recent, resident_frequent;	/* bytes resident by list kind, pinned ones included */
 	uint64_t (*bytes_of)(void *engine, uint32_t entry);	/* bytes of a chunk there, in whole 4,096s */
@@ -71,6 +77,33 @@ static inline uint32_t evict_next(struct evict *e, uint32_t after)
 }
 /* Forget the coldest ghosts of @e until an entry comes free; false: none did. index_add() does it. */
 bool evict_drop_ghost(struct evict *e);
+/*
+ * Is all as evict_update() would leave it? Returns NULL, or what is broken.
+ */
 const char *evict_audit(const struct evict *e);
+
+/* ---- for the policies alone -------------------------------------------------------------------- */
+
+/* Where the arena's or the tier's part of an entry is kept. */
+struct evict_part {
+	uint32_t *prev, *next, *units;
+	uint8_t *list;
+	uint64_t mask;
+	uint32_t children;
+	uint8_t resident, seen_twice;	/* flags */
+};
+struct evict_part evict_part(const struct evict *e, uint32_t entry);
+uint64_t evict_bytes(const struct evict *e, uint32_t entry);	/* as counted last */
+bool evict_is_there(const struct evict *e, uint32_t entry);	/* counted as being there */
+
+void evict_put(struct evict *e, uint32_t entry, enum entry_list list);	/* where its `touched` belongs */
+void evict_put_last(struct evict *e, uint32_t entry, enum entry_list list);
+void evict_take(struct evict *e, uint32_t entry);			/* from the list it is in, if any */
+void evict_count_in(struct evict *e, uint32_t entry, bool seen_twice);	/* it came */
+void evict_count_out(struct evict *e, uint32_t entry);			/* it went */
+/* The next after @after, the lists taken in that order. */
+uint32_t evict_next_of(const struct evict *e, const uint8_t *lists, uint32_t n_lists, uint32_t after);
+/* The coldest of a ghost list is forgotten; returns whether its entry came free. */
+bool evict_forget(struct evict *e, enum entry_list ghosts);
 
 #endif

@@ -52,10 +52,13 @@ struct index *index_init(void *memory, uint32_t entries, uint32_t records, uint6
 	return index;
 }
 
-void index_on_full(struct index *index, bool (*forget_one)(void *arg), void *arg)
+void *index_on_full(struct index *index, bool (*forget_one)(void *arg), void *arg)
 {
+	void *before = index->forget_arg;
+
 	index->forget_one = forget_one;
 	index->forget_arg = arg;
+	return before;
 }
 
 /* ---- entries ----------------------------------------------------------------------------------- */

@@ -160,8 +160,8 @@ static inline struct entry_side *index_side(struct index *index, uint32_t number
  * given back: returns whether it was.
  */
 bool index_forget(struct index *index, uint32_t entry);
-/* For evict.c: how index_add() has the coldest ghost forgotten; it returns whether an entry came free. */
-void index_on_full(struct index *index, bool (*forget_one)(void *arg), void *arg);
+/* For evict.c: how index_add() has a ghost forgotten; it returns whether an entry came free. Returns the @arg before. */
+void *index_on_full(struct index *index, bool (*forget_one)(void *arg), void *arg);
 static inline struct entry *index_entry(struct index *index, uint32_t number)
 {
 	return &((struct index_open *)index)->entries[number];
