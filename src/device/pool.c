@@ -9,12 +9,11 @@
 #include "src/device/pool.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-typedef unsigned __int128 u128;
+#include "src/device/refuse.h"
 
-#define REFUSE(why, error, ...) (snprintf((why), MESSAGE_REASON, __VA_ARGS__), (error))
+typedef unsigned __int128 u128;
 
 static int check_plane(uint32_t number, uint32_t i, const struct message_plane *plane,
 		       const struct model_wire_row *row, char *why)
@@ -22,11 +21,11 @@ static int check_plane(uint32_t number, uint32_t i, const struct message_plane *
 	const uint64_t bytes = (uint64_t)plane->rows * plane->bytes;
 
 	if (plane->layer != row->layer || plane->plane != row->plane)
-		return REFUSE(why, -EINVAL, "cannot add pool %u: its plane %u is layer %u, plane %u where the model has "
+		return refuse(why, -EINVAL, "cannot add pool %u: its plane %u is layer %u, plane %u where the model has "
 			      "layer %u, plane %u; list them as the model does", number, i, plane->layer,
 			      plane->plane, row->layer, row->plane);
 	if (bytes != row->bytes)
-		return REFUSE(why, -EINVAL, "cannot add pool %u: rows %u x bytes %u of layer %u, plane %u differ from "
+		return refuse(why, -EINVAL, "cannot add pool %u: rows %u x bytes %u of layer %u, plane %u differ from "
 			      "the model's %u bytes of a block; describe the model anew or mend the plane", number,
 			      plane->rows, plane->bytes, row->layer, row->plane, row->bytes);
 	return 0;
@@ -39,7 +38,7 @@ static int check_range(uint32_t number, const struct message_plane *plane, uint3
 			 (u128)(plane->rows - 1) * plane->row_stride + plane->bytes;
 
 	if (end > region->bytes)
-		return REFUSE(why, -ERANGE, "cannot add pool %u: layer %u, plane %u: block %u lies beyond the %llu bytes "
+		return refuse(why, -ERANGE, "cannot add pool %u: layer %u, plane %u: block %u lies beyond the %llu bytes "
 			      "of region %u; check offset, block_stride, row_stride and n_blocks", number,
 			      plane->layer, plane->plane, n_blocks - 1, (unsigned long long)region->bytes,
 			      plane->region);
@@ -50,10 +49,10 @@ static int check_region(uint32_t number, const struct message_plane *plane, stru
 			uint32_t n_regions, char *why)
 {
 	if (plane->region >= n_regions || !regions[plane->region])
-		return REFUSE(why, -ENOENT, "cannot add pool %u: layer %u, plane %u: region %u is not registered; "
+		return refuse(why, -ENOENT, "cannot add pool %u: layer %u, plane %u: region %u is not registered; "
 			      "register it first", number, plane->layer, plane->plane, plane->region);
 	if (atomic_load(&regions[plane->region]->faulted))
-		return REFUSE(why, -EFAULT, "cannot add pool %u: memory of region %u has gone away; register the "
+		return refuse(why, -EFAULT, "cannot add pool %u: memory of region %u has gone away; register the "
 			      "region again", number, plane->region);
 	return 0;
 }
@@ -121,12 +120,12 @@ int pool_open(uint32_t client, uint32_t number, const struct model_layout *layou
 	int r;
 
 	if (part >= layout->n_parts)
-		return REFUSE(why, -EINVAL, "cannot add pool %u: the model has no part %u; it has %u", number, part,
+		return refuse(why, -EINVAL, "cannot add pool %u: the model has no part %u; it has %u", number, part,
 			      layout->n_parts);
 	if (n_blocks == 0)
-		return REFUSE(why, -EINVAL, "cannot add pool %u: n_blocks is 0; name how many blocks it has", number);
+		return refuse(why, -EINVAL, "cannot add pool %u: n_blocks is 0; name how many blocks it has", number);
 	if (n_planes != layout->parts[part].n_rows)
-		return REFUSE(why, -EINVAL, "cannot add pool %u: it has %u planes where group %u, shard %u of the model "
+		return refuse(why, -EINVAL, "cannot add pool %u: it has %u planes where group %u, shard %u of the model "
 			      "has %u; list one for each (layer, plane)", number, n_planes,
 			      layout->parts[part].group, layout->parts[part].shard, layout->parts[part].n_rows);
 	pool = calloc(1, sizeof(*pool));
@@ -136,7 +135,7 @@ int pool_open(uint32_t client, uint32_t number, const struct model_layout *layou
 	}
 	if (!pool || !pool->rows || !pool->layers) {
 		pool_close(pool);
-		return REFUSE(why, -ENOMEM, "could not add pool %u: the broker is out of memory; try again", number);
+		return refuse(why, -ENOMEM, "could not add pool %u: the broker is out of memory; try again", number);
 	}
 	pool->client = client;
 	pool->number = number;

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,6 +19,7 @@
 #include <sys/vfs.h>
 
 #include "src/device/guard.h"
+#include "src/device/refuse.h"
 
 #define HUGE (2ull << 20)	/* regions begin at such an address, so that huge pages of tmpfs serve */
 
@@ -33,16 +33,6 @@ struct range {
 	bool sealed;		/* nobody can shrink it */
 };
 
-#define REFUSE(why, error, ...) (snprintf((why), MESSAGE_REASON, __VA_ARGS__), (error))
-
-/* A failed system call: @format takes a number and its reason. */
-__attribute__((format(printf, 2, 0)))
-static int refuse_errno(char *why, const char *format, uint32_t number)
-{
-	const int error = errno;
-	return REFUSE(why, -error, format, number, strerror(error));
-}
-
 /*
  * F_GET_SEALS comes first: it answers for tmpfs and hugetlbfs alone, from the kernel's memory. Asking a
  * stranger's file system instead (fstat, fstatfs) could wait for a peer that serves it (FUSE).
@@ -53,19 +43,19 @@ static int check_kind(struct range *range, char *why)
 	struct statfs fs;
 
 	if (seals < 0 || flags < 0 || (flags & O_PATH))
-		return REFUSE(why, -EINVAL, "cannot register range %u: its descriptor is no file in shared memory; "
+		return refuse(why, -EINVAL, "cannot register range %u: its descriptor is no file in shared memory; "
 			      "use memfd_create, shm_open or hugetlbfs", range->number);
 	if ((flags & O_ACCMODE) != O_RDWR)
-		return REFUSE(why, -EACCES, "cannot register range %u: its descriptor is not open for reading and "
+		return refuse(why, -EACCES, "cannot register range %u: its descriptor is not open for reading and "
 			      "writing; open it with O_RDWR", range->number);
 	if (fstat(range->fd, &range->stat) < 0 || fstatfs(range->fd, &fs) < 0)
-		return refuse_errno(why, "cannot register range %u: its descriptor cannot be looked at: %s; "
-				    "use memfd_create or shm_open", range->number);
+		return refuse(why, -EBADF, "cannot register range %u: its descriptor cannot be looked at; "
+			      "use memfd_create or shm_open", range->number);
 	if (!S_ISREG(range->stat.st_mode) || (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC))
-		return REFUSE(why, -EINVAL, "cannot register range %u: its descriptor is no regular file of tmpfs or "
+		return refuse(why, -EINVAL, "cannot register range %u: its descriptor is no regular file of tmpfs or "
 			      "hugetlbfs; use memfd_create or shm_open", range->number);
 	if (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
-		return REFUSE(why, -EACCES, "cannot register range %u: its file is sealed against writing; "
+		return refuse(why, -EACCES, "cannot register range %u: its file is sealed against writing; "
 			      "use one without that seal", range->number);
 	range->page = fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : STOKER_PAGE;
 	range->sealed = (seals & F_SEAL_SHRINK) && fs.f_type == TMPFS_MAGIC;
@@ -76,7 +66,7 @@ static int check_owner(const struct region_rules *rules, const struct range *ran
 {
 	for (uint32_t i = 0; i < rules->n_own; i++)
 		if (rules->own[i].device == range->stat.st_dev && rules->own[i].inode == range->stat.st_ino)
-			return REFUSE(why, -EACCES, "cannot register range %u: its file is the broker's own; "
+			return refuse(why, -EACCES, "cannot register range %u: its file is the broker's own; "
 				      "register the worker's memory", range->number);
 	return 0;
 }
@@ -87,18 +77,18 @@ static int check_bounds(const struct range *range, uint64_t at, char *why)
 	const uint64_t size = (uint64_t)range->stat.st_size;
 
 	if (range->bytes == 0)
-		return REFUSE(why, -EINVAL, "cannot register range %u: it has 0 bytes; leave it out", range->number);
+		return refuse(why, -EINVAL, "cannot register range %u: it has 0 bytes; leave it out", range->number);
 	if ((range->offset | range->bytes) & (range->page - 1))
-		return REFUSE(why, -EINVAL, "cannot register range %u: offset %llu or bytes %llu is no multiple of the "
+		return refuse(why, -EINVAL, "cannot register range %u: offset %llu or bytes %llu is no multiple of the "
 			      "file's pages of %llu bytes; align both", range->number,
 			      (unsigned long long)range->offset, (unsigned long long)range->bytes,
 			      (unsigned long long)range->page);
 	if (at & (range->page - 1))
-		return REFUSE(why, -EINVAL, "cannot register range %u: the ranges before it are no multiple of its "
+		return refuse(why, -EINVAL, "cannot register range %u: the ranges before it are no multiple of its "
 			      "pages of %llu bytes; put huge pages first", range->number,
 			      (unsigned long long)range->page);
 	if (range->bytes > size || range->offset > size - range->bytes)
-		return REFUSE(why, -ERANGE, "cannot register range %u: offset %llu and bytes %llu go beyond the "
+		return refuse(why, -ERANGE, "cannot register range %u: offset %llu and bytes %llu go beyond the "
 			      "%llu bytes of its file; call ftruncate first", range->number,
 			      (unsigned long long)range->offset, (unsigned long long)range->bytes,
 			      (unsigned long long)size);
@@ -144,7 +134,7 @@ static int check_allocated(const struct range *range, uint8_t *base, char *why)
 		missing = size - allocated;	/* nothing tells where the holes of a hugetlbfs file are */
 	if (!missing)
 		return 0;
-	return REFUSE(why, -ENOSPC, "cannot register range %u: %llu of its bytes have no memory yet; "
+	return refuse(why, -ENOSPC, "cannot register range %u: %llu of its bytes have no memory yet; "
 		      "call posix_fallocate first", range->number, (unsigned long long)missing);
 }
 
@@ -155,16 +145,18 @@ static int map_range(struct device_region *region, const struct range *range, ui
 	int r;
 
 	if (mmap(base, range->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, range->fd,
-		 (off_t)range->offset) == MAP_FAILED)
-		return refuse_errno(why, "could not map range %u: %s; have vm.max_map_count raised, or register "
-				    "fewer ranges", range->number);
+		 (off_t)range->offset) == MAP_FAILED) {
+		r = -errno;
+		return refuse(why, r, "could not map range %u: %s; have vm.max_map_count raised, or register "
+			      "fewer ranges", range->number, strerror(-r));
+	}
 	madvise(base, range->bytes, MADV_DONTDUMP);	/* a core dump of the broker is no place for KV */
 	r = check_allocated(range, base, why);
 	if (r < 0 || range->sealed)
 		return r;
 	r = guard_add(base, range->bytes, &region->faulted);
 	if (r < 0)
-		return REFUSE(why, r, "could not register range %u: all %u guards of unsealed memory are in use; "
+		return refuse(why, r, "could not register range %u: all %u guards of unsealed memory are in use; "
 			      "seal the memfd with F_SEAL_SHRINK", range->number, GUARD_RANGES_MAX);
 	region->guarded[range->number] = true;
 	return 0;
@@ -178,7 +170,7 @@ static int reserve(struct device_region *region, uint64_t bytes, uint64_t align,
 	uint64_t skip;
 
 	if (found == MAP_FAILED)
-		return REFUSE(why, -ENOMEM, "could not register region: no run of %llu addresses is free; "
+		return refuse(why, -ENOMEM, "could not register region: no run of %llu addresses is free; "
 			      "register less at once", (unsigned long long)bytes);
 	skip = -(uintptr_t)found & (align - 1);
 	if (skip)
@@ -195,14 +187,14 @@ static int check_total(const struct region_rules *rules, const struct message_re
 	uint64_t total = 0;
 
 	if (message->kind != MESSAGE_REGION_HOST)
-		return REFUSE(why, -EINVAL, "cannot register region: kind %u is not host memory; use kind %u",
+		return refuse(why, -EINVAL, "cannot register region: kind %u is not host memory; use kind %u",
 			      message->kind, MESSAGE_REGION_HOST);
 	if (message->n_fds == 0 || message->n_fds > MESSAGE_FDS_MAX)
-		return REFUSE(why, -EINVAL, "cannot register region: it has %u ranges; use 1 to %u",
+		return refuse(why, -EINVAL, "cannot register region: it has %u ranges; use 1 to %u",
 			      message->n_fds, MESSAGE_FDS_MAX);
 	for (uint32_t i = 0; i < message->n_fds; i++) {
 		if (message->ranges[i].bytes > rules->bytes_max - total)
-			return REFUSE(why, -E2BIG, "cannot register region: its ranges are more than the %llu bytes "
+			return refuse(why, -E2BIG, "cannot register region: its ranges are more than the %llu bytes "
 				      "allowed; register less at once", (unsigned long long)rules->bytes_max);
 		total += message->ranges[i].bytes;
 	}
@@ -255,7 +247,7 @@ int region_open(const struct region_rules *rules, const struct message_region_ad
 {
 	struct range ranges[MESSAGE_FDS_MAX];
 	struct device_region *region;
-	uint64_t bytes, align = HUGE;
+	uint64_t bytes = 0, align = HUGE;
 	int r;
 
 	r = check_total(rules, message, why, &bytes);
@@ -267,7 +259,7 @@ int region_open(const struct region_rules *rules, const struct message_region_ad
 		align = ranges[i].page > align ? ranges[i].page : align;
 	region = calloc(1, sizeof(*region));
 	if (!region)
-		return REFUSE(why, -ENOMEM, "could not register region: the broker is out of memory; try again");
+		return refuse(why, -ENOMEM, "could not register region: the broker is out of memory; try again");
 	r = reserve(region, bytes, align, why);
 	if (r == 0)
 		r = map_ranges(region, ranges, message->n_fds, why);
