@@ -1,0 +1,65 @@
+/*
+ * The registry of models: every description, or bare digest, that a client has opened or that the
+ * state directory remembers. A model is known by digest and tenant; its number is its place here, and
+ * what its clients call it.
+ *
+ * A described model stays for the broker's life, as the engine's number does. One that is known by
+ * digest alone lives as long as a client has it open: a scheduler may come before the first worker.
+ *
+ * Owned by the control thread; the fields below the line are the core's.
+ */
+#ifndef STOKER_BROKER_MODELS_H
+#define STOKER_BROKER_MODELS_H
+
+#include "shm/model.h"
+#include "src/broker/config.h"
+#include "src/broker/order.h"
+
+#define MODELS_MAX	64u
+
+enum model_state { MODEL_BARE, MODEL_OPENING, MODEL_OPEN, MODEL_REFUSED };
+
+struct model {
+	uint32_t number;
+	uint32_t tenant;
+	uint8_t digest[MODEL_DIGEST_BYTES];	/* of the description */
+	uint8_t identity[MODEL_DIGEST_BYTES];	/* of description and tenant */
+	uint32_t clients;			/* that have it open */
+	enum model_state state;
+	struct model_layout *layout;		/* NULL: known by digest alone */
+	uint32_t epoch;
+	uint64_t tag;
+	bool resetting;
+	struct engine_model_config config;
+	struct order open_order;
+	uint32_t engine;	/* the engine's number, once it is open */
+
+	/* The core's: */
+	alignas(64) uint32_t saves_awaited;	/* tiers and state directory that are still to save an epoch */
+	bool save_failed;
+	struct order save_order;
+};
+
+struct models {
+	struct model *model[MODELS_MAX];
+	uint32_t max;
+};
+
+void models_init(struct models *models, uint32_t max);
+void models_fini(struct models *models);
+
+/*
+ * The model of that digest and tenant, made if it is new. NULL: no room; the reason is in @why. A
+ * bare one is never made while more than a quarter of the places are bare, so that digests nobody
+ * describes cannot keep models out.
+ */
+struct model *models_get(struct models *models, const struct config *config, uint32_t tenant,
+			 const uint8_t digest[MODEL_DIGEST_BYTES], bool described, char *why);
+
+/* Give it its layout (owned by it from now on) and fill in what the engine is told of it. */
+void model_describe(struct model *model, struct model_layout *layout);
+
+/* A client closed it, or failed to open it: a bare one that nobody has open is forgotten. */
+void models_put(struct models *models, struct model *model);
+
+#endif
