@@ -20,18 +20,30 @@ size_t space_bytes(uint32_t extents, uint64_t extent_bytes);
 struct space *space_init(void *memory, uint32_t extents, uint64_t extent_bytes);
 
 void space_extent_add(struct space *space, uint32_t extent);	/* into use */
+/*
+ * It will never come. Until it is added or lost, an extent is expected: a slab with more than 1/8
+ * waste is not made while a better run lacks only expected extents (or a busy start would be paid
+ * for until the next one).
+ */
+void space_extent_lost(struct space *space, uint32_t extent);
 
 /* A place for @bytes; ENGINE_NONE: none free. @near: a place that it should follow if it can. */
 uint32_t space_alloc(struct space *space, uint64_t bytes, uint32_t near);
-/* Recovery: take this very place; false if it overlaps or does not fit the slab that is there. */
+/*
+ * Recovery: take this very place, in extents that have been added; false if it overlaps or does not fit
+ * the slab that is there. The slab is made as space_alloc() would have made it.
+ */
 bool space_take(struct space *space, uint32_t unit, uint64_t bytes);
 void space_free(struct space *space, uint32_t unit);
 
-/* Recency of a slab, for the choice of the coldest: the newest use of any of its objects. */
+/* Recency of a slab, for the choice of the coldest: the newest use of any of its objects. A slab begins
+ * as the hottest there is. */
 void space_touch(struct space *space, uint32_t unit, uint64_t use);
 /*
  * The coldest slab of another size than @bytes, so that @bytes would find room if it were empty,
  * from the @nth coldest on; returns the slab's number or ENGINE_NONE. Objects of it by space_slab_object().
+ * After all those come slabs of which several neighbours must be emptied, the coldest neighbours
+ * first: ask again with the same @nth after emptying one.
  */
 uint32_t space_coldest(const struct space *space, uint64_t bytes, uint32_t nth);
 /* The i-th place of a slab (0 up): true and *unit, with *used whether an object is there; false: end. */
