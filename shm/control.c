@@ -232,12 +232,7 @@ uint64_t control_counter(const struct control_page *page, enum stoker_counter co
  */
 uint32_t histogram_bucket(uint64_t value)
 {
-	uint32_t octave;
-
-	if (value < 8)
-		return (uint32_t)value;
-	octave = 63 - (uint32_t)__builtin_clzll(value);
-	return (octave - 2) * 8 + (uint32_t)(value >> (octave - 3) & 7);
+	return block_bucket(value);
 }
 
 uint64_t histogram_value(uint32_t bucket)

@@ -130,9 +130,16 @@ static inline void block_add(struct control_block *block, enum stoker_counter co
 	atomic_store_explicit(cell, atomic_load_explicit(cell, memory_order_relaxed) + n,
 			      memory_order_relaxed);
 }
+/* histogram_bucket() without a call: the engine's archive may need nobody. */
+static inline uint32_t block_bucket(uint64_t value)
+{
+	const uint32_t octave = value < 8 ? 0 : 63 - (uint32_t)__builtin_clzll(value);
+
+	return value < 8 ? (uint32_t)value : (octave - 2) * 8 + (uint32_t)(value >> (octave - 3) & 7);
+}
 static inline void block_record(struct control_block *block, enum stoker_histogram histogram, uint64_t value)
 {
-	_Atomic uint64_t *cell = &block->histograms[histogram][histogram_bucket(value)];
+	_Atomic uint64_t *cell = &block->histograms[histogram][block_bucket(value)];
 
 	atomic_store_explicit(cell, atomic_load_explicit(cell, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
