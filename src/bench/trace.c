@@ -1,0 +1,219 @@
+#include "config.h"
+
+#include "src/bench/trace.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/bench/bench.h"
+
+struct reader {
+	const char *path;
+	uint64_t line;
+	uint64_t requests_max, ids_max;		/* room in the arrays */
+	struct trace *trace;
+};
+
+static int wrong(const struct reader *reader, const char *what)
+{
+	bench_say("trace \"%s\", line %llu: %s", reader->path, (unsigned long long)reader->line, what);
+	return -EBADMSG;
+}
+
+static int no_memory(const struct reader *reader)
+{
+	bench_say("trace \"%s\": no memory for it", reader->path);
+	return -ENOMEM;
+}
+
+/* Room for one request of @n ids. */
+static int make_room(struct reader *reader, uint64_t n)
+{
+	struct trace *trace = reader->trace;
+	uint64_t max, *grown;
+
+	if (trace->requests + 2 > reader->requests_max) {
+		max = reader->requests_max ? 2 * reader->requests_max : 4096;
+		grown = reallocarray(trace->first, max, sizeof(*grown));
+		if (!grown)
+			return no_memory(reader);
+		trace->first = grown;
+		reader->requests_max = max;
+	}
+	if (trace->blocks + n > reader->ids_max) {
+		max = 2 * reader->ids_max + n + 4096;
+		grown = reallocarray(trace->ids, max, sizeof(*grown));
+		if (!grown)
+			return no_memory(reader);
+		trace->ids = grown;
+		reader->ids_max = max;
+	}
+	return 0;
+}
+
+static int take_request(struct reader *reader, const json_t *object)
+{
+	const json_t *timestamp = json_object_get(object, "timestamp");
+	const json_t *ids = json_object_get(object, "hash_ids"), *id;
+	struct trace *trace = reader->trace;
+	size_t i;
+	int r;
+
+	if (!json_is_object(object))
+		return wrong(reader, "it is no JSON object");
+	if (!json_is_number(timestamp))
+		return wrong(reader, timestamp ? "\"timestamp\" is no number" : "it has no \"timestamp\"");
+	if (!json_is_array(ids))
+		return wrong(reader, ids ? "\"hash_ids\" is no list" : "it has no \"hash_ids\"");
+	r = make_room(reader, json_array_size(ids));
+	if (r < 0)
+		return r;
+	trace->first[trace->requests] = trace->blocks;
+	json_array_foreach(ids, i, id) {
+		if (!json_is_integer(id))
+			return wrong(reader, "\"hash_ids\" holds something that is no whole number");
+		trace->ids[trace->blocks++] = (uint64_t)json_integer_value(id);
+	}
+	trace->requests++;
+	trace->first[trace->requests] = trace->blocks;
+	if (trace->longest < json_array_size(ids))
+		trace->longest = json_array_size(ids);
+	return 0;
+}
+
+static int take_line(struct reader *reader, const char *line, size_t length)
+{
+	json_error_t error;
+	json_t *object;
+	char what[256];
+	int r;
+
+	object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+	if (!object) {
+		snprintf(what, sizeof(what), "%s at byte %d%s", error.text, error.position,
+			 length == 0 || line[length - 1] != '\n' ? "; the line is cut off" : "");
+		return wrong(reader, what);
+	}
+	r = take_request(reader, object);
+	json_decref(object);
+	return r;
+}
+
+static bool is_blank(const char *line)
+{
+	return line[strspn(line, " \t\r\n")] == '\0';
+}
+
+static int read_lines(struct reader *reader, FILE *file, uint64_t requests)
+{
+	char *line = NULL;
+	size_t room = 0;
+	ssize_t length;
+	int r = 0;
+
+	while (r == 0 && (requests == 0 || reader->trace->requests < requests)) {
+		length = getline(&line, &room, file);
+		if (length < 0)
+			break;
+		reader->line++;
+		if (!is_blank(line) || strlen(line) != (size_t)length)
+			r = take_line(reader, line, (size_t)length);
+	}
+	if (r == 0 && ferror(file)) {
+		bench_say("could not read trace \"%s\": %s", reader->path, strerror(errno));
+		r = -EIO;
+	}
+	free(line);
+	return r;
+}
+
+/* A table id -> number, open addressing; `number` + 1 so that 0 is free. */
+struct numbers {
+	uint64_t mask;
+	struct { uint64_t id, number; } *places;
+};
+
+static uint64_t number_of(struct numbers *numbers, uint64_t id, uint64_t next)
+{
+	uint64_t at = (id * 0x9e3779b97f4a7c15ull) >> 20 & numbers->mask;
+
+	while (numbers->places[at].number && numbers->places[at].id != id)
+		at = (at + 1) & numbers->mask;
+	if (!numbers->places[at].number) {
+		numbers->places[at].id = id;
+		numbers->places[at].number = next + 1;
+	}
+	return numbers->places[at].number - 1;
+}
+
+/* Renumber the ids, and count what an infinite cache would hit: the leading blocks that have been seen. */
+static int count(struct reader *reader)
+{
+	struct trace *trace = reader->trace;
+	struct numbers numbers = { .mask = 1023 };
+
+	while (numbers.mask < 2 * trace->blocks)
+		numbers.mask = 2 * numbers.mask + 1;
+	numbers.places = calloc(numbers.mask + 1, sizeof(*numbers.places));
+	trace->number = malloc((trace->blocks + 1) * sizeof(*trace->number));
+	if (!numbers.places || !trace->number) {
+		free(numbers.places);
+		return no_memory(reader);
+	}
+	for (uint64_t r = 0; r < trace->requests; r++) {
+		const uint64_t before = trace->unique;
+		bool prefix = true;
+
+		for (uint64_t i = trace->first[r]; i < trace->first[r + 1]; i++) {
+			const uint64_t number = number_of(&numbers, trace->ids[i], trace->unique);
+
+			trace->number[i] = number;
+			if (number == trace->unique)
+				trace->unique++;
+			prefix = prefix && number < before;
+			trace->prefix_hits += prefix;
+		}
+	}
+	free(numbers.places);
+	return 0;
+}
+
+int trace_read(const char *path, uint64_t requests, struct trace **ret)
+{
+	struct reader reader = { .path = path };
+	FILE *file = fopen(path, "re");
+	int r;
+
+	if (!file) {
+		r = -errno;
+		bench_say("could not open trace \"%s\": %s", path, strerror(errno));
+		return r;
+	}
+	reader.trace = calloc(1, sizeof(*reader.trace));
+	r = reader.trace ? read_lines(&reader, file, requests) : no_memory(&reader);
+	fclose(file);
+	if (r == 0 && reader.trace->requests == 0)
+		r = wrong(&reader, "the file holds no request");
+	if (r == 0)
+		r = count(&reader);
+	if (r < 0) {
+		trace_free(reader.trace);
+		return r;
+	}
+	*ret = reader.trace;
+	return 0;
+}
+
+void trace_free(struct trace *trace)
+{
+	if (!trace)
+		return;
+	free(trace->first);
+	free(trace->ids);
+	free(trace->number);
+	free(trace);
+}
