@@ -5,14 +5,20 @@
  * from disk into shared DRAM, and copied into the blocks of a paged KV cache: asked once through a
  * ring in shared memory, answered in a slot that the caller has mapped. To poll is one load.
  *
- * Threads: a struct stoker belongs to one thread at a time; handles are independent. A handle does
- * not survive fork(): in the child every call answers -EOWNERDEAD, and stoker_close() frees.
+ * Threads: a struct stoker belongs to one thread at a time; handles are independent. A call that
+ * finds another one running on the handle answers -EBUSY. A handle does not survive fork(): in the
+ * child every call answers -EOWNERDEAD, and stoker_close() frees.
  * Memory: nothing is allocated after stoker_attach() and the opening of models, regions, pools.
  * Errors: functions that return int give 0 or a negative errno value; stoker_error() has the text
- * of the last one of a handle. A broker that is gone is a miss: jobs end with
- * STOKER_STATUS_BROKER_GONE and the library attaches again by itself.
+ * of the last one of a handle. -EPIPE: there is no broker, nothing was asked.
+ * A broker that is gone is a miss, never an error that stops serving: its jobs end with
+ * STOKER_STATUS_BROKER_GONE, a RETRIEVE or STORE as soon as nobody can touch its blocks any more.
+ * Calls that would ask something then look for a broker every 100 ms, without waiting for it; when
+ * one is there, models, regions and pools are opened again, and handles stay valid. Leases and
+ * mappings of the broker before are void.
  * Sizes: bytes, unless a name says otherwise; times: _us, _ms, _ns. Structs that begin with `size`
- * grow at the end: set it to sizeof the struct; a field beyond it takes its default (0).
+ * grow at the end: set it to sizeof the struct, in those that are written to as well; a field beyond
+ * it takes its default (0). -E2BIG: a field is set that this library does not know yet.
  */
 #ifndef STOKER_STOKER_H
 #define STOKER_STOKER_H
@@ -76,15 +82,18 @@ struct stoker_options {
  * @ret: written on success only.
  * Returns 0; -ENOENT (no broker of that name), -EACCES (not one's own, root's or the given uid's, or
  * the broker refused), -EPROTONOSUPPORT (its layout version differs), -ETIMEDOUT, -EINVAL, -ENOMEM.
- * On failure stoker_attach_error() says why.
+ * Waits for the broker's answer for attach_timeout_ms at most. On failure stoker_attach_error() says why.
  */
 STOKER_API int stoker_attach(const char *name, const struct stoker_options *options, struct stoker **ret);
 STOKER_API const char *stoker_attach_error(void);	/* of this thread's last stoker_attach() */
 STOKER_API void stoker_close(struct stoker *c);		/* NULL is fine; running copies are drained by the broker */
 STOKER_API const char *stoker_error(const struct stoker *c);
 STOKER_API bool stoker_is_attached(const struct stoker *c);
-/* Attach again now, re-open models, regions and pools. 0 or as stoker_attach(). */
+/* Attach again now, re-open models, regions and pools. 0 (also if nothing was lost) or as stoker_attach(). */
 STOKER_API int stoker_reattach(struct stoker *c);
+/* Which attachment this is: another number than before says that leases, mappings and the values of
+ * ready words that a device writes are to be made anew. 0: there is no broker now. */
+STOKER_API uint32_t stoker_attachments(const struct stoker *c);
 
 /* ---- models ------------------------------------------------------------------------------ */
 
@@ -120,27 +129,31 @@ struct stoker_model_description {
 	const struct stoker_plane_bytes *rows;
 };
 
-/** stoker_model_open() - open a model by full description (workers do). Blocks for one round trip. */
+/** stoker_model_open() - open a model by full description (workers do). Blocks for one round trip.
+ * Returns 0; -EINVAL (stoker_error() says which field), -EPIPE, -EACCES, -ENOMEM, -ETIMEDOUT (30 s). */
 STOKER_API int stoker_model_open(struct stoker *c, const struct stoker_model_description *description,
 				 struct stoker_model **ret);
 /** By digest alone (schedulers do): until a worker has described it, LOOKUP answers NO_LAYOUT. */
 STOKER_API int stoker_model_open_digest(struct stoker *c, const uint8_t digest[32], struct stoker_model **ret);
 STOKER_API void stoker_model_digest(const struct stoker_model *model, uint8_t ret[32]);
+/* Tells the broker nothing: objects stay. Pools of the model may outlive it. */
 STOKER_API void stoker_model_close(struct stoker_model *model);
 /** Begin a new epoch: all objects of older ones are dead. Blocks until no older job touches a pool.
- * @tag: shared by the brokers of a fleet; NULL: random. */
+ * @tag: shared by the brokers of a fleet; NULL: random. -ETIMEDOUT: it goes on. */
 STOKER_API int stoker_reset(struct stoker *c, struct stoker_model *model, const uint64_t *tag, uint32_t timeout_ms);
 
 /* ---- regions and pools ------------------------------------------------------------------- */
 
 struct stoker_range {
-	int fd;				/* shared memory (shm_open, memfd), fully allocated; not kept open */
+	int fd;				/* shared memory (shm_open, memfd), fully allocated. The library keeps a
+					 * duplicate, to register it with the next broker: the caller may close it */
 	uint64_t offset, bytes;		/* multiples of 4,096 */
 };
 /** stoker_region_add() - register memory: @n ranges (1 to 16) joined in order. Blocks for a round trip. */
 STOKER_API int stoker_region_add(struct stoker *c, const struct stoker_range *ranges, uint32_t n,
 				 struct stoker_region **ret);
-/** Returns when nobody touches the memory any more. -EBUSY: a pool still uses it. */
+/** Returns when nobody touches the memory any more. -EBUSY: a pool still uses it. -ETIMEDOUT (30 s):
+ * it is still registered: call again, and free nothing before. */
 STOKER_API int stoker_region_drop(struct stoker_region *region);
 
 /** Block b of this plane is `rows` runs of `bytes`, at offset + b * block_stride + r * row_stride. */
@@ -151,16 +164,19 @@ struct stoker_plane {
 	uint32_t rows;			/* 0: 1 */
 	uint64_t offset, block_stride, row_stride;
 };
-/** stoker_pool_add() - a view for (group, shard) of @model with block ids 0 to @n_blocks - 1. */
+/** stoker_pool_add() - a view for (group, shard) of @model with block ids 0 to @n_blocks - 1.
+ * @planes: one for each of the model's rows of (group, shard), in any order. */
 STOKER_API int stoker_pool_add(struct stoker_model *model, uint32_t group, uint32_t shard, uint32_t n_blocks,
 			       const struct stoker_plane *planes, uint32_t n_planes, struct stoker_pool **ret);
+/** As stoker_region_drop(): returns when no copy touches its blocks any more. */
 STOKER_API int stoker_pool_drop(struct stoker_pool *pool);
 
 /* ---- keys -------------------------------------------------------------------------------- */
 
 /**
  * stoker_hasher_new() - keys from tokens: key(i) = SHA-256(key(i-1), tokens of chunk i, its extras),
- * seeded by @seed. @chunk_tokens: of the model.
+ * seeded by @seed. @chunk_tokens: of the model. A hasher belongs to one thread at a time and to no
+ * handle; it survives fork().
  */
 STOKER_API int stoker_hasher_new(uint32_t chunk_tokens, const void *seed, size_t seed_bytes,
 				 struct stoker_hasher **ret);
@@ -232,7 +248,13 @@ struct stoker_retrieve_options {
 #define STOKER_RETRIEVE_END_SHARE 1u	/* the reader's share of the lease ends with this job */
 #define STOKER_RETRIEVE_READY	  2u	/* begin when the ready word has been reached */
 
-/** stoker_retrieve() - copy leased chunks into blocks. DONE: nobody touches the blocks any more. */
+/**
+ * stoker_retrieve() - copy leased chunks into blocks. DONE: nobody touches the blocks any more.
+ * @blocks: @n runs of chunks, read during the call only, as are their ids. The first byte of
+ *	stoker_finish()'s @chunks is the smallest chunk that they name.
+ * Returns as stoker_lookup(); -E2BIG: it does not fit this handle's large slots all together (each
+ * holds some 100,000 block ids): make it in several calls.
+ */
 STOKER_API int stoker_retrieve(struct stoker *c, struct stoker_model *model, const struct stoker_lease *lease,
 			       const struct stoker_blocks *blocks, uint32_t n,
 			       const struct stoker_retrieve_options *options, struct stoker_job *ret);
@@ -252,12 +274,18 @@ struct stoker_store_options {
 #define STOKER_STORE_WAIT  1u		/* wait for chunks that others are storing */
 #define STOKER_STORE_READY 2u
 
-/** stoker_store() - copy blocks into the cache. DONE: nobody touches the blocks any more. */
+/**
+ * stoker_store() - copy blocks into the cache. DONE: nobody touches the blocks any more.
+ * @keys, @blocks, ids and options are read during the call only. The first byte of
+ *	stoker_finish()'s @chunks is that of the first key.
+ * Returns as stoker_retrieve().
+ */
 STOKER_API int stoker_store(struct stoker *c, struct stoker_model *model, const struct stoker_key *keys,
 			    uint32_t n_keys, const struct stoker_blocks *blocks, uint32_t n,
 			    const struct stoker_store_options *options, struct stoker_job *ret);
 
-/* These need no finishing: the library takes a slot of its own and forgets it. */
+/* These need no finishing: the library takes a slot of its own and forgets it. -EAGAIN: the broker has
+ * not taken earlier ones within a millisecond: try again, or leave it to the lease's expiry. */
 STOKER_API int stoker_release(struct stoker *c, const struct stoker_lease *lease, uint32_t reader);
 STOKER_API int stoker_end_session(struct stoker *c, uint64_t session);
 
@@ -267,7 +295,8 @@ STOKER_API int stoker_cancel(struct stoker *c, struct stoker_job job);
 
 /* ---- answers ----------------------------------------------------------------------------- */
 
-/** stoker_poll() - the stage of a job: one load. NONE also for a job that is not this handle's. */
+/** stoker_poll() - the stage of a job: one load. NONE also for a job that is not this handle's, or is
+ * finished. At times it looks whether the broker is still there (at most every 10 ms). */
 STOKER_API enum stoker_stage stoker_poll(struct stoker *c, struct stoker_job job);
 
 struct stoker_progress {
@@ -293,6 +322,7 @@ struct stoker_result {
  * stoker_finish() - take the result and give the slot back.
  * @bitmap: NULL, or room for @bitmap_words words: bit i: length i + 1 is usable (ANY: key i exists).
  * @chunks: NULL, or room for @n_chunks bytes (enum stoker_chunk): RETRIEVE, STORE.
+ * @ret: may be NULL. The bitmap of a lookup of more than 4,096 keys has bits for the last 4,096 lengths.
  * Returns 0; -EAGAIN (not DONE yet: nothing happened) or -ENOENT (no such job).
  */
 STOKER_API int stoker_finish(struct stoker *c, struct stoker_job job, struct stoker_result *ret,
@@ -316,7 +346,8 @@ struct stoker_mapping {
 	uint64_t bytes;
 	uint64_t hold[3];		/* the library's own */
 };
-/** Map one object of a lease: pinned until stoker_unmap(), for CPU readers. Blocks for a round trip. */
+/** Map one object of a lease: pinned until stoker_unmap(), for CPU readers. Blocks for a round trip.
+ * -EACCES: this client was not given the arena. */
 STOKER_API int stoker_map(struct stoker *c, const struct stoker_lease *lease, uint32_t chunk, uint32_t group,
 			  uint32_t shard, struct stoker_mapping *ret);
 /** Returns 0 if it held throughout, -ESTALE if what was read must not be used. */
@@ -324,7 +355,9 @@ STOKER_API int stoker_unmap(struct stoker *c, struct stoker_mapping *mapping);
 
 /* ---- ready words ------------------------------------------------------------------------- */
 
-/** The array of ready words, shared with the broker: 32-bit counters that a worker or its device raises. */
+/** The array of ready words, shared with the broker: 32-bit counters that a worker or its device raises.
+ * It begins on a page. After another attachment (stoker_attachments()) ask again: the address is the same
+ * unless the number changed, the values are kept, but a device has to be given the memory anew. */
 STOKER_API volatile uint32_t *stoker_ready_words(struct stoker *c, uint32_t *ret_n);
 /** Raise one from the CPU (release order). */
 STOKER_API void stoker_ready_set(struct stoker *c, uint32_t index, uint32_t value);
