@@ -1,0 +1,26 @@
+#!/bin/sh
+# Every manual page passes mandoc's lint; every function of the public header has a page, and every page's function is in
+# the header.
+set -eu
+if ! command -v mandoc >/dev/null; then
+	echo "mandoc is not installed"
+	exit 77
+fi
+failed=0
+for page in "$top_builddir"/man/*.[13578]; do
+	if ! mandoc -T lint -W warning "$page"; then failed=1; fi
+done
+header=$top_srcdir/include/stoker/stoker.h
+for f in $(sed -n 's/^STOKER_API.*[ *]\(stoker_[a-z_0-9]*\)(.*/\1/p' "$header"); do
+	if ! grep -q "^\.Fn $f " "$top_builddir"/man/*.3; then
+		echo "$f() of stoker/stoker.h has no page"
+		failed=1
+	fi
+done
+for f in $(sed -n 's/^\.Fn \(stoker_[a-z_0-9]*\) .*/\1/p' "$top_builddir"/man/*.3 | sort -u); do
+	if ! grep -q "[ *]$f(" "$header"; then
+		echo "$f() has a page, but is not in stoker/stoker.h"
+		failed=1
+	fi
+done
+exit $failed
