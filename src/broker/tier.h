@@ -25,6 +25,8 @@
 
 struct tier;
 
+#define TIER_ERRORS_MAX	16u	/* failed reads and writes in a row that take a tier out of service */
+
 struct tier_config {
 	char name[32];			/* "disk0" */
 	const char *path;		/* directory */
