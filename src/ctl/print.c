@@ -1,0 +1,64 @@
+/* What commands share in printing: the frame of their JSON, and durations. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/ctl/ctl.h"
+
+json_t *ctl_object(const struct ctl *ctl)
+{
+	return json_pack("{s:i, s:s}", "schema", CTL_SCHEMA, "name", ctl->name);
+}
+
+void ctl_set(json_t *object, const char *field, uint64_t value)
+{
+	json_object_set_new(object, field, json_integer((json_int_t)value));
+}
+
+/* Text of others may be no UTF-8: it comes out with ? for each byte beyond ASCII then. */
+void ctl_set_text(json_t *object, const char *field, const char *value)
+{
+	json_t *text = json_string(value);
+
+	if (!text) {
+		char plain[256];
+		size_t i = 0;
+
+		for (; value[i] && i < sizeof(plain) - 1; i++)
+			plain[i] = value[i] >= 0x20 && value[i] < 0x7f ? value[i] : '?';
+		plain[i] = '\0';
+		text = json_string(plain);
+	}
+	json_object_set_new(object, field, text);
+}
+
+enum ctl_exit ctl_print(json_t *object)
+{
+	const bool bad = !object || json_dumpf(object, stdout, JSON_INDENT(2)) < 0 || putchar('\n') == EOF ||
+			 fflush(stdout) == EOF;
+
+	json_decref(object);
+	if (bad)
+		return ctl_fail(CTL_FAILED, "could not print the result: %s", strerror(errno));
+	return CTL_DONE;
+}
+
+char *ctl_duration(uint64_t ns, char ret[32])
+{
+	const uint64_t s = ns / 1000000000u;
+
+	if (s >= 86400)
+		snprintf(ret, 32, "%" PRIu64 "d %" PRIu64 "h", s / 86400, s / 3600 % 24);
+	else if (s >= 3600)
+		snprintf(ret, 32, "%" PRIu64 "h %" PRIu64 "min", s / 3600, s / 60 % 60);
+	else if (s >= 60)
+		snprintf(ret, 32, "%" PRIu64 "min %" PRIu64 "s", s / 60, s % 60);
+	else if (ns >= 10000000u)
+		snprintf(ret, 32, "%.2f s", (double)ns / 1e9);
+	else if (ns >= 10000u)
+		snprintf(ret, 32, "%.1f us", (double)ns / 1e3);
+	else
+		snprintf(ret, 32, "%" PRIu64 " ns", ns);
+	return ret;
+}
