@@ -20,7 +20,7 @@
 struct worker {
 	const struct replay_plan *plan;
 	struct replay_figures *figures;
-	struct client client;
+	struct mover mover;
 	struct stoker_key *keys;	/* of the request */
 	uint8_t *chunks;		/* statuses, of a window */
 	uint64_t turn;
@@ -29,17 +29,17 @@ struct worker {
 static int lookup(struct worker *worker, uint32_t n, struct stoker_result *ret)
 {
 	const struct stoker_lookup_options options = { .size = sizeof(options) };
-	struct client *client = &worker->client;
+	struct mover *mover = &worker->mover;
 	struct replay_figures *figures = worker->figures;
 	const uint64_t start = now_ns();
 	struct stoker_job job;
 	uint64_t took;
-	int r = stoker_lookup(client->stoker, client->model, worker->keys, n, &options, &job);
+	int r = stoker_lookup(mover->stoker, mover->model, worker->keys, n, &options, &job);
 
 	if (r < 0)
-		return client_fail(client, r, "could not submit a lookup of %u keys: %s", n,
-				   stoker_error(client->stoker));
-	r = client_finish(client, "lookup", job, ret, NULL, 0);
+		return mover_fail(mover, r, "could not submit a lookup of %u keys: %s", n,
+				   stoker_error(mover->stoker));
+	r = mover_finish(mover, "lookup", job, ret, NULL, 0);
 	if (r < 0)
 		return r;
 	took = now_ns() - start;
@@ -50,7 +50,7 @@ static int lookup(struct worker *worker, uint32_t n, struct stoker_result *ret)
 	if (ret->counts[1] > 0)
 		figures->disk_lookup_ns += took;
 	if (ret->n > n || ret->counts[0] + ret->counts[1] + ret->counts[2] != ret->n)
-		return client_fail(client, -EIO, "a lookup of %u keys answered %u chunks, %u + %u + %u of them by tier",
+		return mover_fail(mover, -EIO, "a lookup of %u keys answered %u chunks, %u + %u + %u of them by tier",
 				   n, ret->n, ret->counts[0], ret->counts[1], ret->counts[2]);
 	return 0;
 }
@@ -62,34 +62,34 @@ static int retrieve(struct worker *worker, const struct stoker_lease *lease, uin
 		.size = sizeof(options),
 		.flags = last ? STOKER_RETRIEVE_END_SHARE : 0,
 	};
-	struct client *client = &worker->client;
+	struct mover *mover = &worker->mover;
 	struct stoker_blocks blocks;
 	struct stoker_result result;
 	struct stoker_job job;
 	uint64_t start;
 	int r;
 
-	client_choose(client, worker->turn++, n);
-	blocks = client_blocks(client, at, n);
+	mover_choose(mover, worker->turn++, n);
+	blocks = mover_blocks(mover, at, n);
 	start = now_ns();
-	r = stoker_retrieve(client->stoker, client->model, lease, &blocks, 1, &options, &job);
+	r = stoker_retrieve(mover->stoker, mover->model, lease, &blocks, 1, &options, &job);
 	if (r < 0)
-		return client_fail(client, r, "could not submit a retrieve of %u chunks: %s", n,
-				   stoker_error(client->stoker));
-	r = client_finish(client, "retrieve", job, &result, worker->chunks, n);
+		return mover_fail(mover, r, "could not submit a retrieve of %u chunks: %s", n,
+				   stoker_error(mover->stoker));
+	r = mover_finish(mover, "retrieve", job, &result, worker->chunks, n);
 	if (r < 0)
 		return r;
 	worker->figures->retrieve_ns += now_ns() - start;
 	for (uint32_t i = 0; i < n; i++) {
 		if (worker->chunks[i] != STOKER_CHUNK_RETRIEVED)
-			return client_fail(client, -EIO, "chunk %u of a lease came back as \"%s\"", at + i,
+			return mover_fail(mover, -EIO, "chunk %u of a lease came back as \"%s\"", at + i,
 					   stoker_chunk_name(worker->chunks[i]));
 	}
-	worker->figures->wrong_bytes += client_wrong(client, worker->keys + at, n);
+	worker->figures->wrong_bytes += mover_wrong(mover, worker->keys + at, n);
 	worker->figures->retrieved += n;
 	if (worker->figures->wrong_bytes)
-		pattern_fill(client->memory, client->memory_bytes);	/* count no byte twice */
-	client_wipe(client, n);
+		pattern_fill(mover->memory, mover->memory_bytes);	/* count no byte twice */
+	mover_wipe(mover, n);
 	return 0;
 }
 
@@ -112,7 +112,7 @@ static int count_stored(struct worker *worker, uint32_t at, uint32_t n)
 			refused = 1;
 			break;
 		default:
-			return client_fail(&worker->client, -EIO, "a store of chunk %u ended as \"%s\"", at + i,
+			return mover_fail(&worker->mover, -EIO, "a store of chunk %u ended as \"%s\"", at + i,
 					   stoker_chunk_name(worker->chunks[i]));
 		}
 	}
@@ -127,26 +127,26 @@ static int store(struct worker *worker, uint32_t at, uint32_t n)
 		.parent = at ? &worker->keys[at - 1] : NULL,
 		.first_token = (uint64_t)at * 512,
 	};
-	struct client *client = &worker->client;
+	struct mover *mover = &worker->mover;
 	struct stoker_blocks blocks;
 	struct stoker_result result;
 	struct stoker_job job;
 	uint64_t start;
 	int r;
 
-	client_choose(client, worker->turn++, n);
-	client_fill(client, worker->keys + at, n);
-	blocks = client_blocks(client, 0, n);
+	mover_choose(mover, worker->turn++, n);
+	mover_fill(mover, worker->keys + at, n);
+	blocks = mover_blocks(mover, 0, n);
 	start = now_ns();
-	r = stoker_store(client->stoker, client->model, worker->keys + at, n, &blocks, 1, &options, &job);
+	r = stoker_store(mover->stoker, mover->model, worker->keys + at, n, &blocks, 1, &options, &job);
 	if (r < 0)
-		return client_fail(client, r, "could not submit a store of %u chunks: %s", n,
-				   stoker_error(client->stoker));
-	r = client_finish(client, "store", job, &result, worker->chunks, n);
+		return mover_fail(mover, r, "could not submit a store of %u chunks: %s", n,
+				   stoker_error(mover->stoker));
+	r = mover_finish(mover, "store", job, &result, worker->chunks, n);
 	if (r < 0)
 		return r;
 	worker->figures->store_ns += now_ns() - start;
-	client_wipe(client, n);
+	mover_wipe(mover, n);
 	return count_stored(worker, at, n);
 }
 
@@ -182,25 +182,25 @@ static int serve(struct worker *worker, uint64_t request)
 static int open_worker(struct worker *worker)
 {
 	const struct replay_plan *plan = worker->plan;
-	const struct client_config config = {
+	const struct mover_config config = {
 		.broker = plan->broker,
 		.model = REPLAY_MODEL,
 		.object_bytes = plan->object_bytes,
 		.blocks = plan->blocks,
 		.window = plan->window,
 	};
-	int r = client_open(&config, &worker->client);
+	int r = mover_open(&config, &worker->mover);
 
 	if (r < 0)
 		return r;
-	if (plan->trace->longest > stoker_keys_max(worker->client.stoker))
-		return client_fail(&worker->client, -E2BIG, "the longest request has %llu blocks; a lookup takes %u",
-				   (unsigned long long)plan->trace->longest, stoker_keys_max(worker->client.stoker));
-	worker->client.polls = worker->figures->polls;
+	if (plan->trace->longest > stoker_keys_max(worker->mover.stoker))
+		return mover_fail(&worker->mover, -E2BIG, "the longest request has %llu blocks; a lookup takes %u",
+				   (unsigned long long)plan->trace->longest, stoker_keys_max(worker->mover.stoker));
+	worker->mover.polls = worker->figures->polls;
 	worker->keys = calloc(plan->trace->longest + 1, sizeof(*worker->keys));
 	worker->chunks = calloc(plan->window, 1);
 	if (!worker->keys || !worker->chunks)
-		return client_fail(&worker->client, -ENOMEM, "no memory for the keys of a request");
+		return mover_fail(&worker->mover, -ENOMEM, "no memory for the keys of a request");
 	return 0;
 }
 
@@ -214,8 +214,8 @@ int replay_work(const struct replay_plan *plan, uint32_t i, struct replay_figure
 	for (; r == 0 && request < end; request += plan->workers)
 		r = serve(&worker, request);
 	if (r < 0)
-		bench_say("worker %u, request %llu: %s", i, (unsigned long long)request, worker.client.why);
-	client_close(&worker.client);
+		bench_say("worker %u, request %llu: %s", i, (unsigned long long)request, worker.mover.why);
+	mover_close(&worker.mover);
 	free(worker.keys);
 	free(worker.chunks);
 	return r < 0;

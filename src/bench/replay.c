@@ -244,7 +244,7 @@ static void report_times(struct report *report, const struct pass *pass)
 	}
 	report_count(report, "lookup_ns_p50", samples_quantile(lookups, n, 0.5));
 	report_count(report, "lookup_ns_p99", samples_quantile(lookups, n, 0.99));
-	report_rate(report, "poll_ns_p50", (double)samples_quantile(polls, n, 0.5) / CLIENT_POLLS,
+	report_rate(report, "poll_ns_p50", (double)samples_quantile(polls, n, 0.5) / MOVER_POLLS,
 		    samples_count(polls, n) > 0, "every job was over before it could be polled often enough");
 	report_rate(report, "retrieve_bytes_per_s", (double)sum->retrieved * size * 1e9 / (double)sum->retrieve_ns,
 		    sum->retrieved > 0, "nothing was retrieved");
@@ -312,7 +312,7 @@ static int check_options(void)
 		bench_say("--flip and --then-restart need a broker of their own, not --attach");
 		return -EINVAL;
 	}
-	return client_check(options.object_size, options.blocks);
+	return mover_check(options.object_size, options.blocks);
 }
 
 static int start_broker(struct replay *replay)

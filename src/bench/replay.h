@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "src/bench/client.h"
+#include "src/bench/mover.h"
 #include "src/bench/own-broker.h"
 #include "src/bench/trace.h"
 
