@@ -74,13 +74,9 @@ static struct replay_figures *new_figures(uint64_t requests)
 
 	if (!figures)
 		return NULL;
-	figures->lookups = machine_shared(samples_bytes(requests + 1));
-	figures->polls = machine_shared(samples_bytes(POLLS_MAX));
-	if (!figures->lookups || !figures->polls)
-		return NULL;
-	samples_init(figures->lookups, requests + 1);
-	samples_init(figures->polls, POLLS_MAX);
-	return figures;
+	figures->lookups = samples_new(requests + 1);
+	figures->polls = samples_new(POLLS_MAX);
+	return figures->lookups && figures->polls ? figures : NULL;
 }
 
 static int work(void *arg, uint32_t i)

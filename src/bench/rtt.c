@@ -169,15 +169,6 @@ static bool prepare(struct rtt *rtt)
 	return true;
 }
 
-static struct samples *new_samples(uint64_t max)
-{
-	struct samples *samples = machine_shared(samples_bytes(max));
-
-	if (samples)
-		samples_init(samples, max);
-	return samples;
-}
-
 static void report_quantile(struct report *report, const char *field, struct samples *samples, double q, double per)
 {
 	report_real(report, field, (double)samples_quantile(&samples, 1, q) * tick_ns() / per);
@@ -208,11 +199,11 @@ static int run(struct report *report)
 			report_skip(report, fields[i], "a round trip between two cores needs two of them");
 		return BENCH_OK;
 	}
-	rtt.ping = new_samples(options.rounds * BLOCK);
-	rtt.floor_ping = new_samples(options.rounds * BLOCK);
-	rtt.poll = new_samples(options.rounds * BLOCK);
-	rtt.wake = new_samples(options.rounds * WAKES);
-	rtt.floor_wake = new_samples(options.rounds * WAKES);
+	rtt.ping = samples_new(options.rounds * BLOCK);
+	rtt.floor_ping = samples_new(options.rounds * BLOCK);
+	rtt.poll = samples_new(options.rounds * BLOCK);
+	rtt.wake = samples_new(options.rounds * WAKES);
+	rtt.floor_wake = samples_new(options.rounds * WAKES);
 	ok = rtt.ping && rtt.floor_ping && rtt.poll && rtt.wake && rtt.floor_wake && prepare(&rtt);
 	if (ok && measure(&rtt) < 0) {
 		bench_say("%s", rtt.mover.why);

@@ -5,11 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/bench/machine.h"
+
 void samples_init(struct samples *samples, uint64_t max)
 {
 	samples->n = 0;
 	samples->max = max;
 	samples->random = 0x9e3779b97f4a7c15ull;
+}
+
+struct samples *samples_new(uint64_t max)
+{
+	struct samples *samples = machine_shared(samples_bytes(max));
+
+	if (samples)
+		samples_init(samples, max);
+	return samples;
 }
 
 void samples_add(struct samples *samples, uint64_t value)

@@ -20,6 +20,8 @@ static inline size_t samples_bytes(uint64_t max)
 	return sizeof(struct samples) + max * sizeof(uint64_t);
 }
 void samples_init(struct samples *samples, uint64_t max);	/* of zeroed memory: it is not touched */
+/* In memory of its own, shared with processes that are forked later; populated as it fills. NULL: none. */
+struct samples *samples_new(uint64_t max);
 void samples_add(struct samples *samples, uint64_t value);
 
 /* Quantile @q (0 to 1) over @n sets together; 0 if they hold nothing. Sorts copies; NULL sets are skipped. */
