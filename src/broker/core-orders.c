@@ -201,8 +201,10 @@ static void found(struct core *core, struct order *order)
 {
 	for (uint32_t i = 0; i < order->found->n; i++) {
 		const uint32_t record = order->found->each[i].record;
-		const bool taken = engine_recover(core->engine, record, &order->found->each[i].place,
-						  &order->found->each[i].object,
+		const struct engine_object *object = &order->found->each[i].object;
+		/* A model that nobody remembers has no number: its objects are not known either. */
+		const bool taken = object->model != ENGINE_NONE &&
+				   engine_recover(core->engine, record, &order->found->each[i].place, object,
 						  order->found->each[i].was_held) != ENGINE_NONE;
 
 		if (taken)

@@ -151,6 +151,7 @@ int locks_take_io(struct locks *locks, bool fresh, char *why)
 	}
 	if (locks->io_fd >= 0 && (!older || fresh)) {
 		lock_sign(locks->io_fd);
+		locks->io_fresh = older;
 		return older ? 1 : 0;
 	}
 	if (locks->io_fd >= 0)

@@ -22,6 +22,7 @@
 
 struct locks {
 	int name_fd, io_fd;	/* -1 = not held */
+	bool io_fresh;		/* an older one is still held */
 	char directory[256];
 	char name[72];		/* without the slash */
 };

@@ -1,0 +1,440 @@
+/*
+ * Bringing a broker up and taking it down. Up to "ready" nothing takes longer than a few system
+ * calls, whatever the sizes are: locks, control page, socket, core thread, an arena that is reserved
+ * but not populated. Models, tiers' tables and extents come afterwards, while clients attach.
+ *
+ * Down, in this order: drained, page marked dead, clients detached, starter, core thread, device,
+ * tiers, arena (which stays for the next broker), page and socket removed, locks last.
+ */
+#include "src/broker/broker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "src/broker/notify.h"
+#include "src/broker/state.h"
+#include "src/common/log.h"
+#include "src/common/size.h"
+#include "src/engine/engine.h"
+
+#define ENTRY_BYTES	65536u	/* of arena and tiers, that make one entry of the index */
+#define ENTRIES_MIN	4096u
+#define PIECE_BYTES	(1u << 20)
+
+/* ---- sizes ------------------------------------------------------------------------------------- */
+
+/* What an arena of that name holds already: it is not asked of the machine again. */
+static uint64_t arena_present(const char *name)
+{
+	char path[160];
+	struct stat is;
+
+	snprintf(path, sizeof(path), "/dev/shm%.80s.arena", name);
+	return lstat(path, &is) == 0 && S_ISREG(is.st_mode) ? (uint64_t)is.st_blocks * 512 : 0;
+}
+
+/* Cut the arena to what the machine can give now. 0 or -ENOMEM. */
+static int arena_size(struct broker *broker, char *why)
+{
+	const struct config_arena *arena = &broker->config.arena;
+	const char *bound = "";
+	const uint64_t room = arena_limit(&bound) + arena_present(broker->config.broker.name);
+	uint64_t bytes = arena->size < room ? arena->size : room;
+	char wished[16], given[16];
+
+	bytes = bytes / arena->extent * arena->extent;
+	if (broker->options->null_arena)
+		bytes = arena->size / arena->extent * arena->extent;
+	size_text(arena->size, wished);
+	size_text(room, given);
+	if (bytes == 0) {
+		snprintf(why, BROKER_WHY, "an arena of %s does not fit: %s leaves %s, and one extent is the least; free "
+			 "memory, or lower arena.extent", wished, bound, given);
+		return -ENOMEM;
+	}
+	if (bytes < arena->size / arena->extent * arena->extent) {
+		log_warning("an arena of %s does not fit: %s leaves %s; it is made that much smaller", wished, bound,
+			    given);
+		broker->degraded = true;
+	}
+	broker->arena_bytes = bytes;
+	return 0;
+}
+
+static uint32_t count_of(uint64_t wished, uint64_t otherwise)
+{
+	const uint64_t n = wished ? wished : otherwise;
+
+	return n < ENTRIES_MIN ? ENTRIES_MIN : n > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)n;
+}
+
+static void index_size(struct broker *broker)
+{
+	const struct config *config = &broker->config;
+	uint64_t bytes = broker->arena_bytes;
+
+	for (uint32_t i = 0; i < config->n_tiers; i++)
+		bytes += config->tiers[i].bytes;
+	broker->entries = count_of(config->arena.entries, bytes / ENTRY_BYTES);
+	broker->records = count_of(config->arena.records, broker->entries);
+}
+
+static struct engine_config engine_config(const struct broker *broker)
+{
+	const struct config *config = &broker->config;
+	const struct config_limits *limits = &config->limits;
+	struct engine_config engine = {
+		.clients = (uint32_t)limits->clients,
+		.slots = CHANNEL_SMALL_MAX + CHANNEL_LARGE_MAX,
+		.models = (uint32_t)limits->models,
+		.pools = (uint32_t)limits->pools,
+		.tenants = config->n_tenants,
+		.entries = broker->entries,
+		.records = broker->records,
+		.leases = (uint32_t)limits->leases,
+		.holds = (uint32_t)limits->holds,
+		.leased_chunks = (uint32_t)limits->leased_chunks,
+		.ios = (uint32_t)config->disk.ios,
+		.extent_bytes = config->arena.extent,
+		.extents = (uint32_t)(broker->arena_bytes / config->arena.extent),
+		.n_tiers = config->n_tiers,
+		.policy = (enum engine_policy)config->arena.policy,
+		.refill_permille = (uint32_t)config->arena.refill_permille,
+		.write_back = config->disk.write_back,
+		.deadline_default_ns = limits->deadline_ms * 1000000,
+		.deadline_max_ns = limits->deadline_max_ms * 1000000,
+		.lease_default_ns = limits->lease_ms * 1000000,
+		.lease_max_ns = limits->lease_max_ms * 1000000,
+		.recovered_hold_ns = config->arena.recovered_hold_ms * 1000000,
+		.held_bytes_permille = (uint32_t)config->arena.held_permille,
+	};
+
+	for (uint32_t i = 0; i < config->n_tiers; i++) {
+		engine.tiers[i].extents = (uint32_t)(config->tiers[i].bytes / config->arena.extent);
+		engine.tiers[i].depth_bytes = config->disk.depth;
+	}
+	return engine;
+}
+
+/* ---- up to ready ------------------------------------------------------------------------------- */
+
+/* Every client costs a handful of descriptors: take what the system lets us have. */
+static void limits_raise(void)
+{
+	static const int which[] = { RLIMIT_NOFILE, RLIMIT_MEMLOCK };
+	struct rlimit limit;
+
+	for (size_t i = 0; i < sizeof(which) / sizeof(which[0]); i++) {
+		if (getrlimit(which[i], &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+			continue;
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(which[i], &limit);
+	}
+}
+
+static int socket_path(struct broker *broker, char *why)
+{
+	const struct config_broker *config = &broker->config.broker;
+
+	if ((size_t)snprintf(broker->socket, sizeof(broker->socket), "%s/%s.sock", config->runtime_directory,
+			     config->name + 1) < sizeof(broker->socket))
+		return 0;
+	snprintf(why, BROKER_WHY, "the socket's path would be longer than %zu bytes: name a shorter "
+		 "broker.runtime_directory than %.200s", sizeof(broker->socket) - 1, config->runtime_directory);
+	return -ENAMETOOLONG;
+}
+
+static int core_make(struct broker *broker, char *why)
+{
+	const struct core_config core = {
+		.config = &broker->config,
+		.page = broker->page.control,
+		.engine = engine_config(broker),
+	};
+	int r = core_new(&core, why, &broker->core);
+
+	if (r < 0)
+		return r;
+	broker->link = core_control(broker->core);
+	return 0;
+}
+
+static int come_up(struct broker *broker, char *why)
+{
+	const struct config_broker *config = &broker->config.broker;
+	int r = socket_path(broker, why);
+
+	if (r == 0)
+		r = arena_size(broker, why);
+	if (r < 0)
+		return r;
+	index_size(broker);
+	r = locks_open(config->runtime_directory, config->name, why, &broker->locks);
+	if (r == 0)
+		r = state_open(config->state_directory, why);
+	if (r == 0)
+		r = page_open(config->name, broker->socket, why, &broker->page);
+	if (r < 0)
+		return r;
+	broker->block = &broker->page.control->blocks[1];
+	r = core_make(broker, why);
+	if (r == 0)
+		r = control_open(broker, why);
+	if (r == 0) {
+		r = core_start(broker->core);
+		if (r < 0)
+			snprintf(why, BROKER_WHY, "the core thread could not be started: %s", strerror(-r));
+	}
+	return r;
+}
+
+static void say_ready(const struct broker *broker)
+{
+	char line[80];
+	const int n = snprintf(line, sizeof(line), "ready %s\n", broker->config.broker.name);
+
+	if (broker->options->ready_fd >= 0 && write(broker->options->ready_fd, line, (size_t)n) != n)
+		log_warning("\"ready\" could not be said on standard output: %m");
+	notify_ready();
+}
+
+/* ---- arena, device, tiers ---------------------------------------------------------------------- */
+
+void broker_degraded(struct broker *broker)
+{
+	broker->degraded = true;
+	if (broker->degraded_sent || !broker->link)
+		return;
+	broker->degraded_sent = true;
+	broker->degraded_order = (struct order){ .type = ORDER_DEGRADED };
+	link_order(broker->link, &broker->degraded_order);
+}
+
+static int arena_make(struct broker *broker, bool fresh)
+{
+	const struct config *config = &broker->config;
+	char why[BROKER_WHY], path[64];
+	int r = arena_open(config->broker.name, broker->arena_bytes, config->arena.extent, broker->records, fresh, why,
+			   &broker->arena);
+
+	if (r < 0) {
+		log_error("%s", why);
+		return r;
+	}
+	/* A description of its own, which can only read: what entitled clients are given. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", broker->arena->fd);
+	broker->arena_reader_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (broker->arena_reader_fd < 0)
+		log_warning("the arena could not be opened for readers: %m; nobody can map objects");
+	return 0;
+}
+
+static int device_make(struct broker *broker)
+{
+	const struct config *config = &broker->config;
+	const int own[] = { broker->page.reader_fd, broker->arena->table_fd };
+	const struct device_host host = {
+		.arena = broker->arena->base,
+		.arena_bytes = broker->arena->bytes,
+		.arena_fd = broker->arena->fd,
+		.bell = core_bell(broker->core),
+		.threads = (uint32_t)config->broker.threads,
+		.copies = (uint32_t)config->limits.clients * (CHANNEL_SMALL_MAX + CHANNEL_LARGE_MAX),
+		.piece_bytes = PIECE_BYTES,
+		.checks = (uint32_t)config->disk.ios,
+		.own_fds = own,
+		.n_own = sizeof(own) / sizeof(own[0]),
+	};
+	const int r = broker->backend->start(&host, &broker->device);
+
+	if (r < 0)
+		log_error("device backend %s could not be started: %s", broker->backend->name, strerror(-r));
+	return r;
+}
+
+static void tier_make(struct broker *broker, uint32_t number)
+{
+	const struct config_tier *tier = &broker->config.tiers[number];
+	struct order *order = &broker->tier_orders[number];
+	struct tier_config config = {
+		.path = tier->path,
+		.bytes = tier->bytes,
+		.extent_bytes = broker->config.arena.extent,
+		.depth_bytes = broker->config.disk.depth,
+		.arena = broker->arena->base,
+		.arena_bytes = broker->arena->bytes,
+		.io_lock_fd = broker->locks.io_fd,
+		.bell = core_bell(broker->core),
+		.ios = (uint32_t)broker->config.disk.ios,
+	};
+	char why[BROKER_WHY];
+
+	snprintf(config.name, sizeof(config.name), "%s", tier->name);
+	if (tier_open(&config, why, &broker->tiers[number]) < 0) {
+		log_error("tier %s is out of service: %s", tier->name, why);
+		broker->tiers[number] = NULL;
+		broker_degraded(broker);
+		return;
+	}
+	*order = (struct order){ .type = ORDER_TIER_OPEN, .tier = { broker->tiers[number], number } };
+	link_order(broker->link, order);
+}
+
+int broker_machine(struct broker *broker)
+{
+	/* A dead broker's I/O may still land in the files that are there. */
+	const bool fresh = broker->locks.io_fresh;
+	int r = arena_make(broker, fresh);
+
+	if (r == 0)
+		r = device_make(broker);
+	if (r < 0)
+		return r;
+	broker->machine_order = (struct order){ .type = ORDER_MACHINE,
+						.machine = { broker->arena, broker->backend, broker->device } };
+	link_order(broker->link, &broker->machine_order);
+	for (uint32_t i = 0; i < broker->config.n_tiers && !fresh; i++)
+		tier_make(broker, i);
+	if (broker->degraded || fresh)
+		broker_degraded(broker);
+	models_remember(broker);
+	broker->phase = PHASE_OPENING;
+	return 0;
+}
+
+int broker_start_recovery(struct broker *broker)
+{
+	struct starter_model known[MODELS_MAX];
+	struct starter_config starter = {
+		.link = core_starter(broker->core),
+		.arena = broker->arena,
+		.populate = !broker->options->null_arena,
+		.n_tiers = broker->config.n_tiers,
+		.models = known,
+	};
+
+	memcpy(starter.tiers, broker->tiers, sizeof(starter.tiers));
+	for (uint32_t i = 0; i < MODELS_MAX; i++) {
+		const struct model *model = broker->models.model[i];
+
+		if (!model || model->state != MODEL_OPEN)
+			continue;
+		struct starter_model *to = &known[starter.n_models++];
+		memcpy(to->identity, model->identity, sizeof(to->identity));
+		to->layout = model->layout;
+		to->engine = model->engine;
+		to->epoch = model->epoch;
+	}
+	const int r = starter_start(&starter, &broker->starter);
+	if (r < 0) {
+		log_error("the starting thread could not be made: %s", strerror(-r));
+		return r;
+	}
+	broker->phase = PHASE_RUNNING;
+	return 0;
+}
+
+/* ---- down -------------------------------------------------------------------------------------- */
+
+/* Returns false if I/O is still under way: then memory must stay mapped until the kernel takes it. */
+static bool core_stop(struct broker *broker)
+{
+	if (!broker->core)
+		return true;
+	broker->quit_order = (struct order){ .type = ORDER_QUIT };
+	link_order(broker->link, &broker->quit_order);
+	return core_end(broker->core);
+}
+
+static void machine_stop(struct broker *broker)
+{
+	if (broker->device)
+		broker->backend->stop(broker->device);
+	for (uint32_t i = 0; i < ENGINE_TIERS_MAX; i++) {
+		if (broker->tiers[i])
+			tier_stop(broker->tiers[i]);
+	}
+	if (broker->arena_reader_fd >= 0)
+		close(broker->arena_reader_fd);
+	if (broker->arena)
+		arena_close(broker->arena);
+	if (broker->options->null_arena)
+		arena_unlink(broker->config.broker.name);
+}
+
+static void go_down(struct broker *broker)
+{
+	if (broker->page.control)
+		page_mark_dead(&broker->page);
+	control_close(broker);
+	starter_stop(broker->starter);
+	if (core_stop(broker) && !broker->sessions) {
+		machine_stop(broker);
+		core_free(broker->core);
+		starter_free(broker->starter);
+		models_fini(&broker->models);
+	} else {
+		log_warning("I/O or copies did not end in time: they are left to the kernel, which keeps the I/O lock "
+			    "until they have");
+	}
+	if (broker->page.control)
+		page_close(&broker->page);
+	locks_close(&broker->locks);
+}
+
+/* ---- a broker's life --------------------------------------------------------------------------- */
+
+static enum broker_exit exit_of(int error)
+{
+	return error == -EBUSY ? BROKER_IN_USE : error == -ENAMETOOLONG ? BROKER_USAGE : BROKER_FAILED;
+}
+
+static struct broker *broker_new(const struct broker_options *options)
+{
+	struct broker *broker = calloc(1, sizeof(*broker));
+
+	if (!broker)
+		return NULL;
+	broker->options = options;
+	broker->config = options->config;
+	broker->backend = options->backend ? options->backend : &device_host_backend;
+	broker->locks.name_fd = broker->locks.io_fd = -1;
+	broker->page.reader_fd = broker->arena_reader_fd = -1;
+	broker->listen_fd = broker->signal_fd = broker->epoll = -1;
+	models_init(&broker->models, (uint32_t)options->config.limits.models);
+	return broker;
+}
+
+enum broker_exit broker_run(const struct broker_options *options)
+{
+	struct broker *broker = broker_new(options);
+	char why[BROKER_WHY] = "";
+	char size[16];
+	int r;
+
+	if (!broker)
+		return BROKER_FAILED;
+	limits_raise();
+	r = come_up(broker, why);
+	if (r < 0) {
+		log_error("%s", why);
+		broker->exit = exit_of(r);
+	} else {
+		say_ready(broker);
+		log_info("broker %s: arena of %s, index of %u chunks, socket %s", broker->config.broker.name,
+			 size_text(broker->arena_bytes, size), broker->entries, broker->socket);
+		control_run(broker);
+	}
+	go_down(broker);
+	const enum broker_exit code = broker->exit;
+	free(broker);
+	return code;
+}

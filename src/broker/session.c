@@ -1,0 +1,376 @@
+/* See session.h. */
+#include "src/broker/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "src/common/log.h"
+
+#define HELLO_TIMEOUT_NS	5000000000u
+#define SESSIONS_NEW_MAX	64u	/* connections that have not said HELLO yet */
+#define SEND_BUFFER		(1 << 20)
+
+/* ---- beginning and end ------------------------------------------------------------------------- */
+
+int session_accept(struct broker *broker, int fd)
+{
+	struct session *session = NULL;
+	const int buffer = SEND_BUFFER;
+	int r = 0;
+
+	if (broker->n_new >= SESSIONS_NEW_MAX)
+		r = -EBUSY;
+	else if (!(session = calloc(1, sizeof(*session))))
+		r = -ENOMEM;
+	else
+		r = peer_identify(fd, &session->peer, &session->pidfd);
+	if (r < 0) {
+		broker_count(broker, STOKER_COUNTER_CLIENTS_REFUSED);
+		free(session);
+		close(fd);
+		return r;
+	}
+	session->broker = broker;
+	session->fd = fd;
+	session->tenant = -1;
+	session->deadline_ns = control_now_ns() + HELLO_TIMEOUT_NS;
+	session->socket_source = (struct source){ SOURCE_SOCKET, session };
+	session->pid_source = (struct source){ SOURCE_PIDFD, session };
+	session->next = broker->sessions;
+	session->link = &broker->sessions;
+	if (session->next)
+		session->next->link = &session->next;
+	broker->sessions = session;
+	broker->n_new++;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+	r = control_watch(broker, fd, &session->socket_source);
+	if (r == 0 && session->pidfd >= 0)
+		r = control_watch(broker, session->pidfd, &session->pid_source);
+	if (r < 0)
+		session_close(session, "it cannot be watched: the machine is out of memory");
+	return r;
+}
+
+/* Nothing of it is left anywhere but in the events of this round. */
+static void session_free(struct session *session)
+{
+	*session->link = session->next;
+	if (session->next)
+		session->next->link = session->link;
+	session->next = session->broker->dead;
+	session->broker->dead = session;
+}
+
+static void free_if_over(struct session *session)
+{
+	if (session->state == SESSION_LEAVING && session->gone && session->orders == 0)
+		session_free(session);
+}
+
+void session_release(struct session *session)
+{
+	session->orders--;
+	free_if_over(session);
+}
+
+void session_close(struct session *session, const char *why)
+{
+	struct broker *broker = session->broker;
+	const enum session_state was = session->state;
+
+	if (was == SESSION_LEAVING)
+		return;
+	if (why)
+		log_warning("client \"%s\" (uid %u, pid %d) is let go: %s", session->name,
+			    (unsigned)session->peer.uid, (int)session->peer.pid, why);
+	session->state = SESSION_LEAVING;
+	close(session->fd);	/* epoll forgets what is closed */
+	if (session->pidfd >= 0)
+		close(session->pidfd);
+	session->fd = session->pidfd = -1;
+	if (broker->stopper == session)
+		broker->stopper = NULL;
+	if (was == SESSION_NEW)
+		broker->n_new--;
+	if (session->channel) {
+		session->out_order = (struct order){ .type = ORDER_CLIENT_OUT, .channel = session->channel,
+						     .owner = session };
+		session->orders++;
+		link_order(broker->link, &session->out_order);
+	} else {
+		session->gone = true;
+	}
+	free_if_over(session);
+}
+
+void session_expel(struct session *session, const char *why)
+{
+	broker_count(session->broker, STOKER_COUNTER_CLIENTS_EXPELLED);
+	session_close(session, why);
+}
+
+void session_core_gone(struct session *session)
+{
+	struct broker *broker = session->broker;
+
+	register_close(session);
+	describe_close(session);
+	channel_free(session->channel);
+	session->channel = NULL;
+	broker->clients[session->number] = NULL;
+	broker->n_clients--;
+	broker_count(broker, STOKER_COUNTER_CLIENTS_GONE);
+	log_debug("client %u \"%s\" is gone", session->number, session->name);
+	session->gone = true;
+	free_if_over(session);
+}
+
+/* ---- sending ----------------------------------------------------------------------------------- */
+
+union fd_room {
+	char bytes[CMSG_SPACE(sizeof(int) * MESSAGE_FDS_MAX)];
+	struct cmsghdr align;
+};
+
+int session_send(struct session *session, const void *head, size_t head_bytes, const void *more,
+		 size_t more_bytes, const int *fds, uint32_t n_fds)
+{
+	struct iovec parts[2] = { { (void *)(uintptr_t)head, head_bytes }, { (void *)(uintptr_t)more, more_bytes } };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = more_bytes ? 2 : 1 };
+	union fd_room room;
+	ssize_t n;
+
+	if (n_fds > 0) {
+		memset(&room, 0, sizeof(room));
+		message.msg_control = room.bytes;
+		message.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
+		struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+		rights->cmsg_level = SOL_SOCKET;
+		rights->cmsg_type = SCM_RIGHTS;
+		rights->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
+		memcpy(CMSG_DATA(rights), fds, sizeof(int) * n_fds);
+	}
+	do
+		n = sendmsg(session->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+void session_answer_bytes(struct session *session, uint64_t request, const struct message_answer *answer,
+			  const void *more, size_t more_bytes)
+{
+	struct message_answer message = *answer;
+
+	if (session->state == SESSION_LEAVING)
+		return;
+	message.header = (struct message_header){
+		.type = MESSAGE_ANSWER,
+		.bytes = (uint32_t)(sizeof(message) + more_bytes),
+		.request = request,
+	};
+	const int r = session_send(session, &message, sizeof(message), more, more_bytes, NULL, 0);
+	if (r == -EAGAIN)
+		session_expel(session, "it asks and does not take its answers");
+	else if (r < 0)
+		session_close(session, NULL);
+}
+
+void session_answer(struct session *session, uint64_t request, const struct message_answer *answer)
+{
+	session_answer_bytes(session, request, answer, NULL, 0);
+}
+
+void session_refuse(struct session *session, uint64_t request, enum stoker_status status, const char *format, ...)
+{
+	struct message_answer answer = { .status = status };
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(answer.reason, sizeof(answer.reason), format, arguments);
+	va_end(arguments);
+	session_answer(session, request, &answer);
+}
+
+struct order *session_order(struct session *session, uint64_t request, enum order_type type)
+{
+	struct order *order = NULL;
+
+	if (session->orders < SESSION_ORDERS_MAX)
+		order = calloc(1, sizeof(*order));
+	if (!order) {
+		session_refuse(session, request, STOKER_STATUS_REFUSED,
+			       "%u requests of this client are unanswered: wait for answers first", session->orders);
+		return NULL;
+	}
+	order->type = type;
+	order->owner = session;
+	order->request = request;
+	session->orders++;
+	return order;
+}
+
+/* ---- receiving --------------------------------------------------------------------------------- */
+
+static void fds_take(struct msghdr *message, struct incoming *in)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		const size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (in->n_fds < MESSAGE_FDS_MAX)
+				in->fds[in->n_fds++] = fd;
+			else
+				close(fd);
+		}
+	}
+}
+
+static void fds_close(struct incoming *in)
+{
+	for (uint32_t i = 0; i < in->n_fds; i++)
+		close(in->fds[i]);
+	in->n_fds = 0;
+}
+
+/* Returns 0, -EAGAIN (nothing there), -EPIPE (end of file), or -EBADMSG. Descriptors are always taken. */
+static int receive(int fd, struct incoming *in)
+{
+	struct iovec part = { in->data, sizeof(in->data) };
+	union fd_room room;
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room.bytes,
+				  .msg_controllen = sizeof(room.bytes) };
+	struct message_header header;
+	ssize_t n;
+
+	in->n_fds = 0;
+	do
+		n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? -EAGAIN : -EPIPE;
+	fds_take(&message, in);
+	if (n == 0 && in->n_fds == 0)
+		return -EPIPE;
+	in->bytes = (size_t)n;
+	if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || in->bytes < sizeof(header))
+		return -EBADMSG;
+	memcpy(&header, in->data, sizeof(header));
+	return header.bytes == in->bytes ? 0 : -EBADMSG;
+}
+
+/* Exact lengths: of the fixed part, or of it and what its counts say. */
+static bool length_is_right(const struct incoming *in, uint32_t type)
+{
+	const struct message_model_open *model = (const void *)in->data;
+	const struct message_pool_add *pool = (const void *)in->data;
+	const size_t n = in->bytes;
+
+	switch (type) {
+	case MESSAGE_HELLO:
+		return n == sizeof(struct message_hello);
+	case MESSAGE_MODEL_OPEN:
+		return n >= sizeof(*model) && n == sizeof(*model) + (size_t)model->description_bytes;
+	case MESSAGE_REGION_ADD:
+		return n == sizeof(struct message_region_add);
+	case MESSAGE_REGION_DROP:
+	case MESSAGE_POOL_DROP:
+		return n == sizeof(struct message_drop);
+	case MESSAGE_POOL_ADD:
+		return n >= sizeof(*pool) && pool->n_planes <= MESSAGE_PLANES_MAX &&
+		       n == sizeof(*pool) + pool->n_planes * sizeof(struct message_plane);
+	case MESSAGE_RESET:
+		return n == sizeof(struct message_reset);
+	case MESSAGE_ADMIN:
+		return n == sizeof(struct message_admin);
+	default:
+		return false;
+	}
+}
+
+static void attached_dispatch(struct session *session, struct incoming *in, uint32_t type)
+{
+	switch (type) {
+	case MESSAGE_MODEL_OPEN:
+		describe_open(session, in);
+		break;
+	case MESSAGE_REGION_ADD:
+		register_region(session, in);
+		break;
+	case MESSAGE_REGION_DROP:
+		register_region_drop(session, in);
+		break;
+	case MESSAGE_POOL_ADD:
+		register_pool(session, in);
+		break;
+	case MESSAGE_POOL_DROP:
+		register_pool_drop(session, in);
+		break;
+	case MESSAGE_RESET:
+		describe_reset(session, in);
+		break;
+	case MESSAGE_ADMIN:
+		admin_verb(session, in);
+		break;
+	default:
+		broker_count(session->broker, STOKER_COUNTER_BAD_MESSAGES);
+		session_expel(session, "it sent a message of a type that has no place here");
+	}
+}
+
+static void dispatch(struct session *session, struct incoming *in)
+{
+	struct message_header header;
+
+	memcpy(&header, in->data, sizeof(header));
+	if (!length_is_right(in, header.type) || (in->n_fds > 0 && header.type != MESSAGE_REGION_ADD)) {
+		broker_count(session->broker, STOKER_COUNTER_BAD_MESSAGES);
+		session_expel(session, "it sent a message whose type, length or descriptors are impossible");
+	} else if (session->state == SESSION_NEW && header.type == MESSAGE_HELLO) {
+		attach_hello(session, in);
+	} else if (session->state == SESSION_ADMIN && header.type == MESSAGE_ADMIN) {
+		admin_verb(session, in);
+	} else if (session->state == SESSION_ATTACHED && header.type != MESSAGE_HELLO) {
+		attached_dispatch(session, in, header.type);
+	} else {
+		broker_count(session->broker, STOKER_COUNTER_BAD_MESSAGES);
+		session_expel(session, "it sent a message out of turn");
+	}
+}
+
+/* One message an event: level triggered, so that nobody's flood holds up the others. */
+void session_event(struct session *session)
+{
+	static _Thread_local struct incoming in;
+	struct broker *broker = session->broker;
+
+	if (session->state == SESSION_ATTACHED && broker->phase < PHASE_RUNNING) {
+		struct epoll_event none = { .data.ptr = &session->socket_source };
+
+		/* Models and pools need what is not open yet: read on when it is. */
+		session->held_back = true;
+		epoll_ctl(broker->epoll, EPOLL_CTL_MOD, session->fd, &none);
+		return;
+	}
+	const int r = receive(session->fd, &in);
+	if (r == -EAGAIN)
+		return;
+	if (r == -EPIPE) {
+		session_close(session, NULL);
+	} else if (r == -EBADMSG) {
+		broker_count(broker, STOKER_COUNTER_BAD_MESSAGES);
+		session_expel(session, "it sent a message whose length is impossible");
+	} else {
+		dispatch(session, &in);
+	}
+	fds_close(&in);	/* those that nobody took */
+}

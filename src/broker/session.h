@@ -1,0 +1,99 @@
+/*
+ * A session: one connection to the broker's socket, from accept to the return of the last thing that
+ * was asked for in its name.
+ *
+ * NEW --HELLO--> ATTACHED or ADMIN --end of file, death, expulsion--> LEAVING --GONE, last order--> freed
+ *
+ * The socket and the pidfd are closed on the way to LEAVING; what the core still uses (channel,
+ * pools, regions) is freed when it has said GONE. A message is received whole into private memory
+ * and has exactly the length that its type and counts ask for, or costs the peer its attachment.
+ */
+#ifndef STOKER_BROKER_SESSION_H
+#define STOKER_BROKER_SESSION_H
+
+#include <sys/socket.h>
+
+#include "shm/message.h"
+#include "src/broker/broker.h"
+#include "src/broker/channel.h"
+
+#define SESSION_REGIONS_MAX	64u
+#define SESSION_ORDERS_MAX	64u	/* asked and not answered; more is no honest library */
+#define SESSION_NAME		64u
+
+enum session_state { SESSION_NEW, SESSION_ATTACHED, SESSION_ADMIN, SESSION_LEAVING };
+
+struct session_pool {
+	struct device_pool *pool;
+	uint64_t regions;		/* mask of the regions that it views */
+	bool dropping;
+};
+
+struct session {
+	struct session *next, **link;	/* in the list of all */
+	struct broker *broker;
+	enum session_state state;
+	int fd, pidfd;
+	struct source socket_source, pid_source;
+	struct ucred peer;
+	int tenant;			/* -1: none */
+	char name[SESSION_NAME];	/* printable ASCII */
+	uint64_t deadline_ns;		/* NEW: HELLO must have come */
+	bool held_back;			/* its messages wait for the broker to be opened */
+	bool gone;			/* the core has nothing of it any more */
+	uint32_t orders;		/* with the core */
+	uint32_t number;		/* of the client */
+	struct channel *channel;
+	struct order in_order, out_order;
+	struct device_region *regions[SESSION_REGIONS_MAX];
+	struct session_pool pools[CHANNEL_POOLS_MAX];
+};
+
+/** struct incoming - a message as it was received. */
+struct incoming {
+	size_t bytes;
+	uint32_t n_fds;
+	int fds[MESSAGE_FDS_MAX];
+	alignas(64) uint8_t data[MESSAGE_BYTES_MAX];
+};
+
+int session_accept(struct broker *broker, int fd);		/* takes @fd, also on failure */
+void session_event(struct session *session);		/* something to read */
+void session_close(struct session *session, const char *why);	/* NULL: it left by itself */
+void session_expel(struct session *session, const char *why);	/* the peer broke the protocol */
+void session_core_gone(struct session *session);		/* the core said GONE */
+void session_release(struct session *session);		/* one order less: free it if it was the last */
+
+/* Answer @request. A peer that does not take its answers is let go. */
+void session_answer(struct session *session, uint64_t request, const struct message_answer *answer);
+void session_answer_bytes(struct session *session, uint64_t request, const struct message_answer *answer,
+			  const void *more, size_t more_bytes);
+__attribute__((format(printf, 4, 5))) void session_refuse(struct session *session, uint64_t request,
+							  enum stoker_status status, const char *format, ...);
+int session_send(struct session *session, const void *head, size_t head_bytes, const void *more,
+		 size_t more_bytes, const int *fds, uint32_t n_fds);
+
+/* A new order in the name of @session, for the message @request. NULL: answered already. */
+struct order *session_order(struct session *session, uint64_t request, enum order_type type);
+
+/* attach.c */
+void attach_hello(struct session *session, const struct incoming *in);
+/* peer.c: credentials; @ret_pidfd: -1 where the kernel has none to give. 0, or -errno: the peer is gone */
+int peer_identify(int fd, struct ucred *ret, int *ret_pidfd);
+/* describe.c */
+void describe_open(struct session *session, const struct incoming *in);
+void describe_reset(struct session *session, const struct incoming *in);
+void describe_close(struct session *session);	/* all models that it has open */
+struct model *describe_find(struct session *session, uint32_t number);	/* NULL: not open here */
+/* register.c */
+void register_region(struct session *session, struct incoming *in);
+void register_region_drop(struct session *session, const struct incoming *in);
+void register_pool(struct session *session, const struct incoming *in);
+void register_pool_drop(struct session *session, const struct incoming *in);
+void register_answer(struct session *session, struct order *order);
+void register_close(struct session *session);	/* all pools and regions: the core has let go */
+/* admin.c */
+void admin_verb(struct session *session, const struct incoming *in);
+void admin_answer(struct session *session, struct order *order);
+
+#endif
