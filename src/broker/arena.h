@@ -13,6 +13,38 @@
 #include "shm/model.h"
 #include "src/engine/engine.h"
 
+/** struct arena_entry - what is known of the object of one record. One writer: the core thread. */
+struct arena_entry {
+	_Atomic uint32_t state;		/* 0, or ARENA_COMMITTED: all below is valid and so is the image */
+	_Atomic uint16_t held;		/* 1 = somebody has it mapped */
+	uint8_t group, shard;
+	struct stoker_wire_key key, parent;
+	uint64_t account;
+	uint64_t sequence;
+	uint64_t checksum;		/* of the payload */
+	uint64_t model_digest64;
+	uint64_t tokens;		/* first token 40 bits | tokens of the chunk 24 bits */
+	uint32_t unit, units;		/* place, in units of 4,096 bytes */
+	uint32_t epoch;
+	uint32_t check;			/* XXH3 of `group` to `epoch` */
+};
+static_assert(sizeof(struct arena_entry) == 128, "the layout outlives the broker: raise ARENA_FORMAT");
+static_assert(offsetof(struct arena_entry, check) == 124, "the layout outlives the broker: raise ARENA_FORMAT");
+
+#define ARENA_MAGIC	0x616e657261656b73ull	/* "skearena" */
+#define ARENA_FORMAT	1u	/* of the table */
+#define ARENA_COMMITTED	0x6d6d6f43u
+#define ARENA_HEADER	4096u	/* bytes of the table object before its entries */
+
+/** struct arena_header - first page of the table: what the two objects were made for. */
+struct arena_header {
+	uint64_t magic;
+	uint32_t format, records;
+	uint64_t bytes, extent_bytes;
+	uint64_t inode;			/* of the arena that this table describes */
+	uint64_t check;			/* XXH3-64 of all before */
+};
+
 struct arena {
 	int fd, table_fd;
 	uint8_t *base;		/* mapped read-write, not populated */
@@ -20,13 +52,15 @@ struct arena {
 	uint64_t extent_bytes;
 	uint32_t extents;
 	uint32_t records;	/* entries of the table */
+	bool huge;		/* faults may give huge pages */
 	bool warm;		/* taken over from a broker before, of the same geometry */
 	struct arena_entry *table;
+	struct arena_header *header;	/* the mapping that `table` is part of */
 };
 
 /*
  * Check @bytes against file system, MemAvailable and cgroup limits (10 % of RAM stays free), open
- * or make both objects. @fresh: do not take over (the I/O lock of an older broker is still held):
+ * or make both objects; @bytes is rounded down to extents. @fresh: do not take over (the I/O lock of an older broker is still held):
  * the old names are unlinked first. Returns 0 or -errno with reason and remedy in @why (256 bytes).
  */
 int arena_open(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, bool fresh,
@@ -44,6 +78,8 @@ uint64_t arena_limit(const char **ret_bound);
 void arena_commit(struct arena *arena, uint32_t record, const struct engine_place *place,
 		  const struct engine_object *object, const uint8_t model_digest[MODEL_DIGEST_BYTES]);
 void arena_uncommit(struct arena *arena, uint32_t record);
+/* Its object gets its first hold, or has lost its last: a hint for who comes after a crash. */
+void arena_set_held(struct arena *arena, uint32_t record, bool held);
 
 struct arena_found {
 	struct engine_place place;
@@ -52,7 +88,11 @@ struct arena_found {
 	uint32_t record;
 	bool was_held;
 };
-/* Each committed, checked, non-overlapping entry; others are uncommitted and counted in @dropped. */
+/*
+ * Each committed, checked, non-overlapping entry; others are uncommitted and counted in @dropped.
+ * Stops if @each returns false. What the caller then has no use for it has to uncommit, or it would
+ * overlap with what comes to its place.
+ */
 int arena_recover(struct arena *arena, bool (*each)(void *arg, const struct arena_found *found), void *arg,
 		  uint64_t *dropped);
 

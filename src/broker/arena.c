@@ -1,0 +1,336 @@
+/*
+ * The arena and its table as shared memory objects: made, checked against what the machine has, or
+ * taken over from the broker before.
+ *
+ * A name under /dev/shm can be taken by anyone who comes first, so what is there is looked at and not
+ * trusted: an object of another uid refuses the start; one of ours that does not fit is dropped.
+ * The table's first page says what both objects were made for, and by its inode which arena it is that the
+ * table describes.
+ *
+ * Reserving is posix_fallocate() an extent at a time, later and by a helper: a file system that
+ * is full is then an error and not a SIGBUS. The table's share of pages comes with each extent.
+ */
+#include "src/broker/arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "src/broker/files.h"
+#include "src/broker/memory.h"
+#include "src/common/log.h"
+#include "src/common/size.h"
+
+struct names {
+	char arena[96], table[96];
+};
+
+static void names_make(const char *name, struct names *ret)
+{
+	snprintf(ret->arena, sizeof(ret->arena), "%.80s.arena", name);
+	snprintf(ret->table, sizeof(ret->table), "%.80s.table", name);
+}
+
+void arena_unlink(const char *name)
+{
+	struct names names;
+
+	names_make(name, &names);
+	/* The table first: an arena without one is dropped, a table without its arena too. */
+	shm_unlink(names.table);
+	shm_unlink(names.arena);
+}
+
+static uint64_t table_bytes(const struct arena *arena)
+{
+	const uint64_t bytes = ARENA_HEADER + (uint64_t)arena->records * sizeof(struct arena_entry);
+
+	return (bytes + 4095) / 4096 * 4096;
+}
+
+/* --- limits --- */
+
+/* Of the file system behind @fd and of memory, for who already has @mine bytes of it. */
+static uint64_t room_of(int fd, uint64_t mine, const char **bound)
+{
+	struct statvfs vfs;
+	uint64_t room = memory_room("", bound);
+
+	room = room > UINT64_MAX - mine ? UINT64_MAX : room + mine;
+	if (fstatvfs(fd, &vfs) == 0 && vfs.f_blocks > 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize + mine < room) {
+		room = (uint64_t)vfs.f_bavail * vfs.f_frsize + mine;
+		*bound = "the size of /dev/shm (remount it larger)";
+	}
+	return room;
+}
+
+uint64_t arena_limit(const char **ret_bound)
+{
+	const int dir = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const uint64_t room = room_of(dir, 0, ret_bound);
+
+	if (dir >= 0)
+		close(dir);
+	return room;
+}
+
+static int limits_check(const struct arena *arena, char *why)
+{
+	struct stat st[2];
+	struct statfs fs;
+	char wanted[16], given[16];
+	const char *bound;
+	uint64_t room;
+
+	if (fstat(arena->fd, &st[0]) < 0 || fstat(arena->table_fd, &st[1]) < 0 || fstatfs(arena->fd, &fs) < 0)
+		return files_why(errno, why, "cannot look at the arena: %m");
+	if (fs.f_type != TMPFS_MAGIC)
+		return files_why(EINVAL, why, "/dev/shm is no tmpfs, so the arena's size would have no bound; mount a tmpfs there");
+	room = room_of(arena->fd, ((uint64_t)st[0].st_blocks + (uint64_t)st[1].st_blocks) * 512, &bound);
+	if (arena->bytes + table_bytes(arena) <= room)
+		return 0;
+	return files_why(ENOSPC, why, "an arena of %s and its table do not fit: %s allows %s (a tenth of RAM stays free); "
+			 "ask for less memory", size_text(arena->bytes + table_bytes(arena), wanted), bound,
+			 size_text(room, given));
+}
+
+/* --- objects --- */
+
+static uint64_t header_check(const struct arena_header *header)
+{
+	return XXH3_64bits(header, offsetof(struct arena_header, check));
+}
+
+/* Open an object that may be there: its descriptor, -ENOENT, or another error with the reason. */
+static int object_open(const char *name, struct stat *st, char *why)
+{
+	const int fd = shm_open(name, O_RDWR, 0);
+
+	if (fd < 0 && errno == ENOENT)
+		return -ENOENT;
+	if (fd < 0 || fstat(fd, st) < 0)
+		files_why(errno, why, "cannot open /dev/shm%.80s: %m; remove it or choose another name", name);
+	else if (st->st_uid != geteuid() || !S_ISREG(st->st_mode))
+		files_why(EPERM, why, "/dev/shm%.80s belongs to uid %u and the broker runs as %u; remove it or choose another "
+			  "name", name, (unsigned)st->st_uid, (unsigned)geteuid());
+	else
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -EPERM;
+}
+
+/* Why the objects that are there cannot be taken over; NULL: they can. */
+static const char *misfit(const struct arena *arena, const struct stat *a, const struct stat *t)
+{
+	struct arena_header header;
+
+	if (((a->st_mode | t->st_mode) & 0777) != 0600)
+		return "others could have opened it";
+	if (files_read(arena->table_fd, &header, sizeof(header), 0) < 0 || header.magic != ARENA_MAGIC ||
+	    header.check != header_check(&header))
+		return "its table has no good header";
+	if (header.format != ARENA_FORMAT)
+		return "its table is of another release";
+	if (header.bytes != arena->bytes || header.extent_bytes != arena->extent_bytes ||
+	    header.records != arena->records || (uint64_t)a->st_size != arena->bytes ||
+	    (uint64_t)t->st_size != table_bytes(arena))
+		return "it was made for another geometry";
+	if (header.inode != a->st_ino)
+		return "its table describes another arena";
+	return NULL;
+}
+
+static void objects_close(struct arena *arena)
+{
+	if (arena->fd >= 0)
+		close(arena->fd);
+	if (arena->table_fd >= 0)
+		close(arena->table_fd);
+	arena->fd = arena->table_fd = -1;
+}
+
+/* 1: both objects are there and fit; 0: there is nothing, or nothing that fits, which is gone now; -errno. */
+static int objects_take_over(struct arena *arena, const char *name, const struct names *names, bool fresh, char *why)
+{
+	struct stat a, t;
+	const char *because = "one of its two objects is missing";
+
+	arena->fd = object_open(names->arena, &a, why);
+	arena->table_fd = arena->fd == -ENOENT || arena->fd >= 0 ? object_open(names->table, &t, why) : -1;
+	if ((arena->fd < 0 && arena->fd != -ENOENT) || (arena->table_fd < 0 && arena->table_fd != -ENOENT))
+		return arena->fd < 0 && arena->fd != -ENOENT ? arena->fd : arena->table_fd;
+	if (arena->fd == -ENOENT && arena->table_fd == -ENOENT)
+		return 0;
+	if (fresh)
+		because = "its I/O has not ended";
+	else if (arena->fd >= 0 && arena->table_fd >= 0)
+		because = misfit(arena, &a, &t);
+	if (!because)
+		return 1;
+	log_warning("the arena %s of the broker before is not taken over: %s; it begins empty", names->arena, because);
+	objects_close(arena);
+	arena_unlink(name);
+	return 0;
+}
+
+static int object_make(const char *name, uint64_t bytes, char *why)
+{
+	const int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+
+	if (fd >= 0 && fchmod(fd, 0600) == 0 && ftruncate(fd, (off_t)bytes) == 0)
+		return fd;
+	files_why(errno, why, "cannot make /dev/shm%.80s: %m", name);
+	if (fd >= 0)
+		close(fd);
+	return -EIO;
+}
+
+static int objects_make(struct arena *arena, const struct names *names, char *why)
+{
+	struct arena_header header = {
+		.magic = ARENA_MAGIC, .format = ARENA_FORMAT, .records = arena->records, .bytes = arena->bytes,
+		.extent_bytes = arena->extent_bytes,
+	};
+	struct stat st;
+	int r;
+
+	arena->fd = object_make(names->arena, arena->bytes, why);
+	if (arena->fd < 0)
+		return arena->fd;
+	arena->table_fd = object_make(names->table, table_bytes(arena), why);
+	if (arena->table_fd < 0)
+		return arena->table_fd;
+	r = limits_check(arena, why);
+	if (r < 0)
+		return r;
+	if (posix_fallocate(arena->table_fd, 0, ARENA_HEADER) != 0 || fstat(arena->fd, &st) < 0)
+		return files_why(ENOSPC, why, "/dev/shm is full; ask for less memory or remount it larger");
+	header.inode = st.st_ino;
+	header.check = header_check(&header);
+	r = files_write(arena->table_fd, &header, sizeof(header), 0);
+	return r == 0 ? 0 : files_why(-r, why, "cannot write the header of the arena's table");
+}
+
+/* Does /dev/shm give huge pages to who asks for them? Its mount options say so, and nothing else does. */
+static bool has_huge_pages(void)
+{
+	FILE *mounts = fopen("/proc/self/mounts", "re");
+	char line[1024], where[256], options[512];
+	bool huge = false;
+
+	/* The last mount on it is the one that counts. */
+	while (mounts && fgets(line, sizeof(line), mounts))
+		if (sscanf(line, "%*s %255s %*s %511s", where, options) == 2 && strcmp(where, "/dev/shm") == 0)
+			huge = strstr(options, "huge=") && !strstr(options, "huge=never");
+	if (mounts)
+		fclose(mounts);
+	return huge;
+}
+
+static int objects_map(struct arena *arena, char *why)
+{
+	void *base = mmap(NULL, arena->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena->fd, 0);
+	void *table = mmap(NULL, table_bytes(arena), PROT_READ | PROT_WRITE, MAP_SHARED, arena->table_fd, 0);
+
+	arena->base = base == MAP_FAILED ? NULL : base;
+	arena->header = table == MAP_FAILED ? NULL : table;
+	if (!arena->base || !arena->header)
+		return files_why(ENOMEM, why, "cannot map an arena of %" PRIu64 " bytes: %m; ask for less memory, or raise the "
+				 "limit of address space (ulimit -v)", arena->bytes);
+	arena->table = (struct arena_entry *)((uint8_t *)table + ARENA_HEADER);
+	arena->huge = has_huge_pages() && madvise(base, arena->bytes, MADV_HUGEPAGE) == 0;
+	/* A child process (a copier) has no business in here, and we do not want to pay for its copy of the map. */
+	madvise(base, arena->bytes, MADV_DONTFORK);
+	madvise(table, table_bytes(arena), MADV_DONTFORK);
+	return 0;
+}
+
+static int arena_make(struct arena *arena, const char *name, bool fresh, char *why)
+{
+	struct names names;
+	int r;
+
+	if (arena->extents == 0 || arena->extent_bytes % 4096 != 0)
+		return files_why(EINVAL, why, "an arena needs at least one extent of %" PRIu64 " bytes; ask for more memory",
+				 arena->extent_bytes);
+	names_make(name, &names);
+	r = objects_take_over(arena, name, &names, fresh, why);
+	if (r < 0)
+		return r;
+	arena->warm = r == 1;
+	r = arena->warm ? limits_check(arena, why) : objects_make(arena, &names, why);
+	if (r == 0)
+		r = objects_map(arena, why);
+	if (r < 0 && !arena->warm)
+		arena_unlink(name);	/* what was made a moment ago holds nothing */
+	return r;
+}
+
+int arena_open(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, bool fresh, char *why,
+	       struct arena **ret)
+{
+	struct arena *arena = calloc(1, sizeof(*arena));
+	int r;
+
+	if (!arena)
+		return files_why(ENOMEM, why, "no memory for the arena %.80s", name);
+	arena->fd = arena->table_fd = -1;
+	arena->extent_bytes = extent_bytes;
+	arena->extents = (uint32_t)(bytes / extent_bytes);
+	arena->bytes = arena->extents * extent_bytes;
+	arena->records = records;
+	r = arena_make(arena, name, fresh, why);
+	if (r < 0) {
+		arena_close(arena);
+		return r;
+	}
+	*ret = arena;
+	return 0;
+}
+
+void arena_close(struct arena *arena)
+{
+	if (!arena)
+		return;
+	if (arena->base)
+		munmap(arena->base, arena->bytes);
+	if (arena->header)
+		munmap(arena->header, table_bytes(arena));
+	objects_close(arena);
+	free(arena);
+}
+
+/* --- populating --- */
+
+int arena_populate(struct arena *arena, uint32_t extent)
+{
+	uint8_t *at = arena->base + extent * arena->extent_bytes;
+	const uint64_t share = table_bytes(arena) / arena->extents;
+	const uint64_t first = extent * share;
+	const uint64_t end = extent + 1 == arena->extents ? table_bytes(arena) : first + share;
+	int r;
+
+	/* Reserving takes small pages; a fault takes huge ones, but says EFAULT where there is no room. */
+	if (arena->huge)
+		madvise(at, arena->extent_bytes, MADV_POPULATE_WRITE);
+	r = posix_fallocate(arena->fd, (off_t)(extent * arena->extent_bytes), (off_t)arena->extent_bytes);
+	if (r == 0 && end > first)
+		r = posix_fallocate(arena->table_fd, (off_t)first, (off_t)(end - first));
+	if (r != 0)
+		return -r;
+	/* Enter the pages into our own tables now: to register a buffer costs 30 times more without. */
+	if (madvise(at, arena->extent_bytes, MADV_POPULATE_WRITE) < 0 && errno != EINVAL)
+		return -errno;
+	return 0;
+}
