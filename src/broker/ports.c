@@ -53,7 +53,8 @@ static void check_submit(struct core *core, bool seal, const struct engine_check
 {
 	const struct image_identity identity = identity_of(core, &check->object);
 
-	if (core->device && device_check(core->device, seal, check, &identity) == 0)
+	if (core->device &&
+	    (core->backend->check ? core->backend->check : device_check)(core->device, seal, check, &identity) == 0)
 		core->copies_out++;
 	else
 		late_add(core, LATE_CHECK, check->io);

@@ -59,6 +59,7 @@ struct device_event {
 	uint32_t client, pool;		/* POOL_DEAD */
 };
 
+struct image_identity;
 struct device_backend {
 	const char *name;
 	enum message_region_kind kind;
@@ -88,6 +89,9 @@ struct device_backend {
 	int (*copy)(struct device *device, const struct device_copy *copy);	/* 0 or -EAGAIN: full */
 	void (*cancel)(struct device *device, uint32_t copy);
 	uint32_t (*reap)(struct device *device, struct device_event *ret, uint32_t n);
+	/* A seal or verify, answered by DEVICE_CHECKED; NULL: the host backend's helpers do it (device_check). */
+	int (*check)(struct device *device, bool seal, const struct engine_check *check,
+		     const struct image_identity *identity);
 };
 
 extern const struct device_backend device_host_backend;
