@@ -95,47 +95,22 @@ static int check_bounds(const struct range *range, uint64_t at, char *why)
 	return 0;
 }
 
-/* Bytes of a mapping of tmpfs that have no page; unreadable counts as missing. */
-static uint64_t count_missing(uint8_t *base, uint64_t bytes)
-{
-	unsigned char there[1024];
-	uint64_t missing = 0;
-
-	for (uint64_t at = 0; at < bytes; at += sizeof(there) * STOKER_PAGE) {
-		const uint64_t left = bytes - at;
-		const uint64_t n = left < sizeof(there) * STOKER_PAGE ? left : sizeof(there) * STOKER_PAGE;
-
-		if (mincore(base + at, n, there) < 0)
-			return bytes - at;
-		for (uint64_t i = 0; i < n / STOKER_PAGE; i++)
-			missing += there[i] & 1 ? 0 : STOKER_PAGE;
-	}
-	return missing;
-}
-
 /*
- * Has every page of the range memory? Touching a hole would make the page, at the broker's cost. A
- * file that is allocated as a whole is fine; of another one the range's own pages are counted.
- * (SEEK_HOLE would say it too, but lseek waits for a peer that sits in a read of the same open file.)
+ * Has the file memory behind every page? Touching a hole would make the page, at the broker's cost.
+ * What is asked is the whole file, because no call tells it of a part without risk: lseek(SEEK_HOLE)
+ * waits for a peer that sits in a read of the same open file, and mincore() does not count pages that
+ * were allocated and never written.
  */
-static int check_allocated(const struct range *range, uint8_t *base, char *why)
+static int check_allocated(const struct range *range, char *why)
 {
 	const uint64_t allocated = (uint64_t)range->stat.st_blocks * 512;
 	const uint64_t size = ((uint64_t)range->stat.st_size + range->page - 1) & ~(range->page - 1);
-	uint64_t missing = 0;
 
-	if (allocated >= size)
-		return 0;
-	if (allocated < range->bytes)
-		missing = range->bytes - allocated;	/* at least */
-	else if (range->page == STOKER_PAGE)
-		missing = count_missing(base, range->bytes);
-	else
-		missing = size - allocated;	/* nothing tells where the holes of a hugetlbfs file are */
-	if (!missing)
-		return 0;
-	return refuse(why, -ENOSPC, "cannot register range %u: %llu of its bytes have no memory yet; "
-		      "call posix_fallocate first", range->number, (unsigned long long)missing);
+	if (allocated < size)
+		return refuse(why, -ENOSPC, "cannot register range %u: %llu bytes of its file have no memory yet; "
+			      "call posix_fallocate for all of it first", range->number,
+			      (unsigned long long)(size - allocated));
+	return 0;
 }
 
 /* Map a checked range into its place of the region's addresses. */
@@ -151,9 +126,8 @@ static int map_range(struct device_region *region, const struct range *range, ui
 			      "fewer ranges", range->number, strerror(-r));
 	}
 	madvise(base, range->bytes, MADV_DONTDUMP);	/* a core dump of the broker is no place for KV */
-	r = check_allocated(range, base, why);
-	if (r < 0 || range->sealed)
-		return r;
+	if (range->sealed)
+		return 0;
 	r = guard_add(base, range->bytes, &region->faulted);
 	if (r < 0)
 		return refuse(why, r, "could not register range %u: all %u guards of unsealed memory are in use; "
@@ -218,6 +192,8 @@ static int check_ranges(const struct region_rules *rules, const struct message_r
 			r = check_owner(rules, range, why);
 		if (r == 0)
 			r = check_bounds(range, at, why);
+		if (r == 0)
+			r = check_allocated(range, why);
 		if (r < 0)
 			return r;
 		at += range->bytes;
