@@ -142,10 +142,12 @@ static int space_of(const char *path, uint64_t *ret)
 
 	snprintf(text, sizeof(text), "%s", path);
 	while (statvfs(text, &fs) < 0) {
-		char *up = dirname(text);
+		const size_t before = strlen(text);
+		const int error = errno;
+		char *up = dirname(text);	/* cuts in place, or gives "." */
 
-		if (errno != ENOENT || strcmp(up, text) == 0)
-			return -errno;
+		if (error != ENOENT || strlen(up) >= before)
+			return -error;
 		memmove(text, up, strlen(up) + 1);
 	}
 	*ret = (uint64_t)fs.f_blocks * fs.f_frsize;
