@@ -1,0 +1,74 @@
+/*
+ * make-page NAME [dead]: a control page as a broker would make it, with known figures, for tests of
+ * what reads pages. It names no socket; removing it is the test's business.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shm/control.h"
+
+static struct control_page *page_new(const char *name)
+{
+	const int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0644);
+	void *page;
+
+	if (fd < 0 || ftruncate(fd, sizeof(struct control_page)) < 0)
+		return NULL;
+	page = mmap(NULL, sizeof(struct control_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	return page == MAP_FAILED ? NULL : page;
+}
+
+static void figures(struct control_page *page)
+{
+	const struct control_tier tier = { .state = STOKER_TIER_SERVING, .name = "disk0", .path = "/var/tmp/tier",
+					   .bytes = 1000, .used_bytes = 400, .objects = 4, .read_errors = 1,
+					   .write_errors = 2, .checksum_errors = 3 };
+	const struct control_client client = { .used = 1, .name = "worker 0", .uid = 1000, .pid = 4711, .jobs = 1,
+					       .leases = 2, .holds = 3, .pools = 4, .lookups = 5, .retrieves = 6,
+					       .stores = 7 };
+
+	page->gauges[STOKER_GAUGE_ARENA_BYTES] = 1 << 30;
+	page->gauges[STOKER_GAUGE_ARENA_POPULATED] = 1 << 29;
+	page->gauges[STOKER_GAUGE_ARENA_USED] = 1 << 20;
+	page->gauges[STOKER_GAUGE_ARENA_PINNED] = 1 << 12;
+	page->gauges[STOKER_GAUGE_ARENA_OBJECTS] = 17;
+	page->gauges[STOKER_GAUGE_CLIENTS] = 1;
+	page->gauges[STOKER_GAUGE_LEASES] = 2;
+	/* Counters of two threads are summed. */
+	block_add(&page->blocks[0], STOKER_COUNTER_HITS_L1, 30);
+	block_add(&page->blocks[1], STOKER_COUNTER_HITS_L1, 12);
+	block_add(&page->blocks[0], STOKER_COUNTER_MISSES, 8);
+	for (int i = 0; i < 100; i++)
+		block_record(&page->blocks[0], STOKER_HISTOGRAM_LOOKUP_NS, 1000);
+	control_write_tier(page, 0, &tier);
+	control_write_client(page, 2, &client);
+}
+
+int main(int argc, char **argv)
+{
+	struct control_page *page = argc >= 2 ? page_new(argv[1]) : NULL;
+	struct timespec now;
+
+	if (!page) {
+		fputs("make-page: could not make the page\n", stderr);
+		return 1;
+	}
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	page->abi = STOKER_ABI;
+	page->bytes = sizeof(*page);
+	page->boot_id[0] = 0xab;
+	page->started_ns = (uint64_t)now.tv_sec * 1000000000u - 1000000000u;
+	page->pid = 4242;
+	snprintf(page->name, sizeof(page->name), "%s", argv[1]);
+	snprintf(page->version, sizeof(page->version), "1.2.3");
+	atomic_store(&page->state, STOKER_STATE_DEGRADED);
+	figures(page);
+	atomic_store(&page->dead, argc > 2 && strcmp(argv[2], "dead") == 0);
+	page->magic = CONTROL_MAGIC;
+	return 0;
+}

@@ -1,0 +1,81 @@
+#!/bin/sh
+# stokerctl: what it answers without a broker, and what it makes of a control page that nobody serves.
+set -u
+
+ctl=$top_builddir/stokerctl
+page=$top_builddir/tests/make-page
+name=/stoker-test-ctl-$$
+out=$(mktemp)
+err=$(mktemp)
+failed=0
+trap 'rm -f "$out" "$err" "/dev/shm$name"' EXIT
+
+# expect CODE TEXT ARGUMENT...: exit code, and a text in what is printed (of stderr if the code is not 0)
+expect()
+{
+	code=$1 text=$2
+	shift 2
+	"$ctl" "$@" >"$out" 2>"$err"
+	got=$?
+	if [ "$code" = 0 ]; then where=$out; else where=$err; fi
+	if [ $got != "$code" ] || ! grep -qF -- "$text" "$where"; then
+		echo "stokerctl $*: exit $got instead of $code, or no \"$text\" in:"
+		cat "$out" "$err"
+		failed=1
+	fi
+	if [ "$code" != 0 ] && [ -s "$out" ]; then
+		echo "stokerctl $*: an error wrote to stdout:"
+		cat "$out"
+		failed=1
+	fi
+}
+
+expect 0 'usage: stokerctl' --help
+expect 0 'stokerctl ' --version
+expect 2 'a command is missing'
+expect 2 'there is no command "frobnicate"' frobnicate
+expect 2 'wrong number of arguments' status please
+expect 2 'wrong number of arguments; usage: stokerctl evict SIZE' evict
+expect 2 'unrecognized option' --frobnicate status
+expect 2 'is no broker' --name stoker status
+expect 2 'is no broker' --name /sto/ker status
+expect 2 'is no size' --name "$name" evict lots
+for command in status clients stat ping clear drain stop 'evict 1G'; do
+	# shellcheck disable=SC2086
+	expect 3 'there is no broker' --name "$name" $command
+	# shellcheck disable=SC2086
+	expect 3 'there is no broker' --json --name "$name" $command
+done
+
+"$page" "$name" || exit 1
+expect 0 'degraded' --name "$name" status
+expect 0 '512 MiB populated' --name "$name" status
+expect 0 'disk0' --name "$name" status
+expect 0 '84.0 % hit' --name "$name" status
+expect 0 'worker 0' --name "$name" clients
+expect 0 'hits_l1                                42' --name "$name" stat
+expect 2 "is not between 1 byte and the arena's" --name "$name" evict 2G
+for field in '"schema": 1' "\"name\": \"$name\"" '"version": "1.2.3"' '"abi": 1' \
+	'"boot_id": "ab000000000000000000000000000000"' '"pid": 4242' '"state": "degraded"' '"uptime_ns": ' \
+	'"bytes": 1073741824' '"populated_bytes": 536870912' '"used_bytes": 1048576' '"pinned_bytes": 4096' \
+	'"objects": 17' '"path": "/var/tmp/tier"' '"state": "serving"' '"read_errors": 1' '"write_errors": 2' \
+	'"checksum_errors": 3' '"clients": 1' '"models": 0' '"pools": 0' '"jobs": 0' '"leases": 2' \
+	'"hits_l1": 42' '"hits_disk": 0' '"misses": 8' '"counters": {' '"recovery_dropped": 0'; do
+	expect 0 "$field" --json --name "$name" status
+done
+expect 0 '"pid": 4711' --json --name "$name" clients
+expect 0 '"pools": 4' --json --name "$name" clients
+expect 0 '"arena_objects": 17' --json --name "$name" stat
+expect 0 '"n": 100' --json --name "$name" stat
+if command -v python3 >/dev/null; then
+	for command in status clients stat; do
+		"$ctl" --json --name "$name" $command | python3 -c 'import json, sys; json.load(sys.stdin)' || failed=1
+	done
+fi
+
+rm -f "/dev/shm$name"
+"$page" "$name" dead || exit 1
+expect 3 'there is no broker' --name "$name" status
+head -c 1000000 /dev/zero >"/dev/shm$name"
+expect 1 "is not a broker's control page" --name "$name" status
+exit $failed
