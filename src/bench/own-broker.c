@@ -222,21 +222,27 @@ __attribute__((format(printf, 2, 3))) static void argument(struct arguments *to,
 	va_end(values);
 }
 
+/* Everything as settings: stokerd takes them by --set, a broker in our own process as they are. */
+static void make_settings(struct arguments *to, const char *before)
+{
+	argument(to, "%sbroker.name=%s", before, own.name);
+	argument(to, "%sbroker.log_level=warning", before);
+	if (own.config.memory)
+		argument(to, "%sarena.size=%llu", before, (unsigned long long)own.config.memory);
+	argument(to, "%sbroker.runtime_directory=%s/runtime", before, own.home);
+	argument(to, "%sbroker.state_directory=%s/state", before, own.home);
+	for (uint32_t i = 0; i < own.config.n; i++)
+		argument(to, "%s%s", before, own.config.set[i]);
+	for (uint32_t i = 0; i < bench_common.set.n; i++)
+		argument(to, "%s%s", before, bench_common.set.text[i]);
+}
+
 static void make_arguments(struct arguments *to)
 {
 	argument(to, "%s", own.executable);
-	argument(to, "--name=%s", own.name);
-	argument(to, "--log-level=warning");
-	if (own.config.memory)
-		argument(to, "--memory=%llu", (unsigned long long)own.config.memory);
 	if (own.config.disk)
 		argument(to, "--tier=%s:%llu", own.tier, (unsigned long long)own.config.disk);
-	argument(to, "--set=broker.runtime_directory=%s/runtime", own.home);
-	argument(to, "--set=broker.state_directory=%s/state", own.home);
-	for (uint32_t i = 0; i < own.config.n; i++)
-		argument(to, "--set=%s", own.config.set[i]);
-	for (uint32_t i = 0; i < bench_common.set.n; i++)
-		argument(to, "--set=%s", bench_common.set.text[i]);
+	make_settings(to, "--set=");
 }
 
 /* In the child: become the broker, which dies with us. */
@@ -244,7 +250,6 @@ static void become_broker(pid_t parent, int output)
 {
 	struct arguments arguments = { 0 };
 
-	make_arguments(&arguments);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(127);
@@ -252,6 +257,11 @@ static void become_broker(pid_t parent, int output)
 	signal(SIGINT, SIG_DFL);
 	signal(SIGTERM, SIG_DFL);
 	signal(SIGHUP, SIG_DFL);
+	if (own.config.run) {
+		make_settings(&arguments, "");
+		_exit(own.config.run((const char *const *)arguments.list, arguments.n, output));
+	}
+	make_arguments(&arguments);
 	dup2(output, STDOUT_FILENO);
 	execvp(own.executable, arguments.list);
 	bench_say("could not run \"%s\": %s", own.executable, strerror(errno));

@@ -19,6 +19,8 @@ struct own_broker_config {
 	uint64_t disk;		/* of one tier; 0: none */
 	uint32_t n;		/* settings of the command's own; those of --set come after, and win */
 	char set[OWN_BROKER_SETTINGS][96];
+	/* NULL: run stokerd; else this, in a process of its own, with SECTION.KEY=VALUE for all of the above. */
+	int (*run)(const char *const *settings, uint32_t n, int ready_fd);
 };
 __attribute__((format(printf, 2, 3))) void own_broker_set(struct own_broker_config *config, const char *format, ...);
 
