@@ -1,13 +1,18 @@
 /* A disk tier: what is written comes back, whatever happened in between, or is a miss; never other bytes. */
 #include "tests/tier-bench.h"
 
-#include <signal.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "src/broker/slabs.h"
+#include "tests/suite.h"
 
 #define MIB	1048576u
 #define UNITS	(BENCH_EXTENT / 4096)
@@ -757,12 +762,79 @@ START_TEST(a_file_cut_short_fails_reads_and_then_takes_the_tier_out_once)
 }
 END_TEST
 
+/* --- machines that allow less --- */
+
+/* Store and load in a process that may less than we, made so by @lessen; its exit status. */
+static int child_of(void (*lessen)(void))
+{
+	const pid_t child = fork();
+	int status = -1;
+
+	if (child == 0) {
+		lessen();
+		bench_open(&bench);
+		bench_run(&bench);
+		for (uint32_t i = 0; i < 20; i++) {
+			const struct engine_object object = bench_store(&bench, i, i * 64, i * 100, 300 * 4096);
+
+			if (bench_load(&bench, &object, 1000, i * 100, 300 * 4096) != ENGINE_OK)
+				_exit(1);
+		}
+		status = !!strstr(tier_method(bench.tier), "io_uring");
+		bench_stop(&bench);
+		_exit(status ? 10 : 20);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void lessen_memlock(void)
+{
+	const struct rlimit limit = { 65536, 65536 };
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 || (geteuid() == 0 && (setgid(65534) < 0 || setuid(65534) < 0)))
+		_exit(2);
+}
+
+START_TEST(a_memlock_limit_that_is_too_small_costs_speed_only)
+{
+	int status;
+
+	if (geteuid() == 0)
+		ck_assert_int_eq(chown(bench.path, 65534, 65534), 0);
+	status = child_of(lessen_memlock);
+	ck_assert_msg(status == 10 || status == 20, "exit status %d", status);
+}
+END_TEST
+
+static void lessen_uring(void)
+{
+	const struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = { sizeof(code) / sizeof(code[0]), (struct sock_filter *)code };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+		_exit(2);
+}
+
+START_TEST(where_io_uring_is_forbidden_a_slower_way_works)
+{
+	ck_assert_int_eq(child_of(lessen_uring), 20);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("broker-tier");
 	TCase *moving = tcase_create("moving"), *back = tcase_create("coming back"), *log = tcase_create("slab table");
 	TCase *models = tcase_create("models"), *no = tcase_create("refusals"), *errors = tcase_create("errors");
-	TCase *all[] = { moving, back, log, models, no, errors };
+	TCase *less = tcase_create("less");
+	TCase *all[] = { moving, back, log, models, no, errors, less };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
 		tcase_add_checked_fixture(all[i], up, down);
@@ -799,16 +871,12 @@ static Suite *suite(void)
 	tcase_add_loop_test(errors, a_file_at_its_limit_fails_writes_and_still_serves_reads, 0, WAYS);
 	tcase_add_loop_test(errors, a_full_disk_fails_writes_and_does_not_take_the_tier_out, 0, WAYS);
 	tcase_add_loop_test(errors, a_file_cut_short_fails_reads_and_then_takes_the_tier_out_once, 0, WAYS);
+	tcase_add_test(less, a_memlock_limit_that_is_too_small_costs_speed_only);
+	tcase_add_test(less, where_io_uring_is_forbidden_a_slower_way_works);
 	return s;
 }
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(suite());
 }
