@@ -142,7 +142,7 @@ static int lookup(struct stoker *c, struct stoker_model *model, const struct sto
 		  const struct stoker_lookup_options *options, struct stoker_job *ret)
 {
 	struct stoker_lookup_options o;
-	uint32_t slots[STOKER_PIECES_MAX + 1];
+	uint32_t slots[STOKER_PIECES_MAX + 1] = { 0 };
 	const uint32_t n = (n_keys + STOKER_LARGE_KEYS - 1) / STOKER_LARGE_KEYS;
 	int r = client_ready(c, model);
 
