@@ -116,7 +116,11 @@ static uint32_t place_of(const struct evict *e, const struct evict_list *list, u
 
 void evict_put(struct evict *e, uint32_t number, enum entry_list kind)
 {
-	put_before(e, number, kind, place_of(e, list_of(e, kind), index_entry(e->index, number)->touched));
+	const uint64_t touched = index_entry(e->index, number)->touched;
+
+	if (e->newest < touched)
+		e->newest = touched;
+	put_before(e, number, kind, place_of(e, list_of(e, kind), touched));
 }
 
 void evict_take(struct evict *e, uint32_t number)
@@ -282,6 +286,7 @@ void evict_init(struct evict *e, struct index *index, enum engine_policy policy,
 		.policy = policy == ENGINE_POLICY_ARC ? &evict_arc : &evict_lru,
 		.disk = disk,
 		.capacity = capacity,
+		.handicap = EVICT_HANDICAP_NONE,
 		.bytes_of = bytes_of,
 		.engine = engine,
 	};

@@ -34,15 +34,18 @@ struct evict {			/* one per arena or tier; plain data, embedded in the engine */
 	struct index *index;
 	const struct evict_policy *policy;
 	bool disk;		/* which pair of links and which mask it looks at */
-	uint64_t capacity;	/* bytes that the arena or tier can hold: ARC's c */
+	uint64_t capacity;	/* bytes that the arena or tier can hold */
 	struct evict_list lists[5];	/* by enum entry_list */
 	struct evict_list ghosts[2];	/* ARC: recent, frequent */
-	uint64_t target;	/* ARC's p: bytes that the recent list should have */
+	uint64_t handicap;	/* ARC: by how much faster than the frequent the recent ones age, x 65,536 */
+	uint64_t newest;	/* greatest `touched` of any entry that entered a list */
 	uint64_t resident_recent, resident_frequent;	/* bytes resident by list kind, pinned ones included */
 	uint64_t (*bytes_of)(void *engine, uint32_t entry);	/* bytes of a chunk there, in whole 4,096s */
 	void *engine;
 	struct evict *peer;	/* the instance made before it on the same index */
 };
+
+#define EVICT_HANDICAP_NONE	65536u
 
 struct evict_policy {
 	const char *name;

@@ -20,10 +20,12 @@ static void lru_leave(struct evict *e, uint32_t entry)
 
 static void lru_used(struct evict *e, uint32_t entry)
 {
-	if (*evict_part(e, entry).list != LIST_LRU)
-		return;		/* pinned or a parent: it enters by its last use; incomplete: it stays so */
+	const enum entry_list list = *evict_part(e, entry).list;
+
+	if (list == LIST_NONE)
+		return;		/* pinned or a parent: it enters by its last use */
 	evict_take(e, entry);
-	evict_put(e, entry, LIST_LRU);
+	evict_put(e, entry, list);
 }
 
 static void lru_gone(struct evict *e, uint32_t entry, bool ghost)

@@ -1,0 +1,9 @@
+/* The two halves of engine_audit(). */
+#ifndef STOKER_ENGINE_AUDIT_H
+#define STOKER_ENGINE_AUDIT_H
+
+#include "src/engine/internal.h"
+
+const char *lists_audit(struct engine *engine);	/* jobs, leases, clients, pools and their lists */
+
+#endif

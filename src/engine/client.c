@@ -1,0 +1,57 @@
+/*
+ * Clients: they come, and when they leave or die everything of theirs ends: jobs (drained if a copy
+ * runs), leases, holds, pools. Nothing is published to a client that is leaving; when nothing of it is
+ * left its number is given back.
+ */
+#include "src/engine/internal.h"
+
+void engine_tenant(struct engine *e, uint32_t tenant, const struct engine_quota *quota)
+{
+	ENGINE_ASSERT(tenant < e->config.tenants);
+	e->tenants[tenant].quota = *quota;
+}
+
+void engine_client_in(struct engine *e, uint32_t number, const struct engine_client_config *config)
+{
+	struct client *client = &e->clients[number];
+
+	ENGINE_ASSERT(number < e->config.clients && client->state == CLIENT_FREE);
+	ENGINE_ASSERT(config->slots <= e->config.slots && config->tenant < e->config.tenants);
+	*client = (struct client){
+		.state = CLIENT_LIVE, .tenant = config->tenant, .slots_small = config->slots_small,
+		.slots = config->slots, .leases = NONE, .holds = NONE, .pools = NONE,
+	};
+	e->clients_live++;
+}
+
+void client_job_over(struct engine *e, uint32_t number)
+{
+	struct client *client = &e->clients[number];
+
+	if (client->state != CLIENT_LEAVING || client->jobs > 0)
+		return;
+	ENGINE_ASSERT(client->leases == NONE && client->holds == NONE && client->pools == NONE);
+	client->state = CLIENT_FREE;
+	e->clients_live--;
+	e->ports.client_gone(e->ports.shell, number);
+}
+
+void engine_client_out(struct engine *e, uint32_t number)
+{
+	struct client *client = &e->clients[number];
+	struct job *jobs = &e->jobs[number * e->config.slots];
+
+	ENGINE_ASSERT(number < e->config.clients && client->state == CLIENT_LIVE);
+	client->state = CLIENT_LEAVING;
+	client->jobs++;		/* it is not gone before all of this is done */
+	for (uint32_t i = 0; i < client->slots; i++)
+		if (jobs[i].phase != PHASE_FREE)
+			job_stop(e, &jobs[i], STOKER_STATUS_CANCELLED);
+	while (client->leases != NONE)
+		lease_end(e, client->leases);
+	while (client->holds != NONE)
+		hold_end(e, client->holds);
+	pools_leave(e, number);
+	client->jobs--;
+	client_job_over(e, number);
+}

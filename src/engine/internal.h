@@ -1,0 +1,600 @@
+/*
+ * What the engine is made of. For src/engine/ only; everybody else knows engine.h.
+ *
+ * Rooms: engine.c (life, turn), run.c (who is next), job.c (requests, deadlines, ends), lookup.c and
+ * load.c, segment.c, retrieve.c, store.c, lease.c, hold.c, session.c; chunk.c (states and books of
+ * entries and records), make-room.c (allocation with eviction), check.c (seal, verify), tier.c (disk
+ * reads and writes); model.c, pool.c, client.c, recover.c, sweep.c, admin.c, gauge.c, audit.c.
+ *
+ * Numbers, not pointers, link things; ENGINE_NONE is none. A job's number is client * slots + slot,
+ * and is the number of its copy and of its timer as well.
+ */
+#ifndef STOKER_ENGINE_INTERNAL_H
+#define STOKER_ENGINE_INTERNAL_H
+
+#include <errno.h>
+#include <string.h>
+
+#include "shm/model.h"
+#include "src/engine/check.h"
+#include "src/engine/engine.h"
+#include "src/engine/evict.h"
+#include "src/engine/index.h"
+#include "src/engine/space.h"
+#include "src/engine/timer.h"
+#include "src/engine/usable.h"
+
+#define NONE ENGINE_NONE
+#define UNIT 4096u
+
+#define PRIORITIES	8u
+#define PROBE_KEYS	128u	/* keys of one job that a step probes */
+#define TURN_STEPS	64u	/* steps of jobs in a turn */
+#define DROP_CHUNKS	256u	/* pins given back in a turn by leases that have ended */
+#define SWEEP_RECORDS	2048u	/* records that a sweep looks at in a turn */
+#define SCAN_VICTIMS	256u	/* candidates that one allocation looks at, at most */
+#define RANDOM_WORDS	2048u
+#define RESETS		4u	/* of one model, not yet answered */
+#define ADMINS		16u	/* admin operations, not yet answered */
+
+/* ---- lists by number ---------------------------------------------------------------------- */
+
+struct link { uint32_t next, prev; };
+struct list { uint32_t first, last, n; };
+
+/* ---- records ------------------------------------------------------------------------------ */
+
+/* struct record's flags */
+#define RECORD_DIRTY	 0x01u	/* is to reach a tier and has not yet */
+#define RECORD_LOST	 0x02u	/* was to reach a tier and cannot: its eviction is counted */
+#define RECORD_RETRIED	 0x04u	/* a write of it has failed once */
+#define RECORD_COMMITTED 0x08u	/* the arena table names it */
+#define RECORD_COPYING	 0x10u	/* being stored by a job (side.owner), not read */
+#define RECORD_LANDED	 0x20u	/* read; waits for its verification with the entry's io held */
+
+/* In struct entry's `tokens`: some part of it in the arena is to be verified before it is served. */
+#define TOKENS_UNVERIFIED 0x80000000u
+
+enum queue { QUEUE_NONE, QUEUE_READ, QUEUE_VERIFY, QUEUE_SEAL, QUEUE_WRITE };
+
+/** struct side - what the engine keeps of a record beside struct record. */
+struct side {
+	struct link queued;		/* in the queue that `queue` names */
+	struct link arena, disk;	/* objects whose place begins in the same extent */
+	uint32_t io;			/* under way, or NONE; RECORD_COPYING: the job that stores it */
+	uint8_t queue, priority, tier;	/* tier: READ: from; WRITE: to */
+};
+
+struct queued { uint32_t first, last, n; uint64_t bytes; };
+
+enum io_kind { IO_FREE, IO_READ, IO_WRITE, IO_SEAL, IO_VERIFY };
+
+struct io {
+	uint32_t record;
+	uint32_t next;			/* in the free list */
+	uint32_t place;			/* WRITE: where it goes on the tier */
+	uint8_t kind, tier;
+	uint64_t bytes, started;
+};
+
+enum tier_state { TIER_STARTING, TIER_UP, TIER_DOWN };
+
+struct tier {
+	enum tier_state state;
+	struct space *space;
+	struct evict evict;
+	uint32_t *extents;		/* first record whose place begins there */
+	struct queued reads[PRIORITIES], writes;
+	uint32_t n_queued;		/* reads queued */
+	uint64_t queued_bytes;
+	uint64_t flight_bytes;		/* of reads and writes under way */
+	uint32_t reading, writing, evictions;
+	uint64_t rate;			/* bytes a second that reads were seen to reach */
+	uint64_t window_bytes, window_started;
+	struct engine_tier_figures figures;
+};
+
+/* ---- models, clients, pools ---------------------------------------------------------------- */
+
+struct reset { engine_token token; uint32_t epoch; bool ok; };
+
+struct model {
+	bool open;
+	uint32_t tenant, epoch, incarnation;
+	uint32_t chunk_tokens, n_groups, n_parts;
+	struct { uint32_t kind, window, block_tokens, blocks; uint64_t parts; } groups[STOKER_GROUPS_MAX];
+	struct engine_part_config parts[STOKER_PARTS_MAX];
+	uint64_t all;			/* mask of all parts */
+	uint64_t bytes;			/* of the images of all parts of a chunk */
+	uint32_t layers;		/* of the part that has most */
+	uint32_t jobs;			/* first of its running jobs */
+	uint32_t draining;		/* jobs of older incarnations whose copies still run */
+	struct reset resets[RESETS];
+	uint32_t n_resets, n_persisted;
+};
+
+struct tenant {
+	struct engine_quota quota;
+	uint64_t arena_used, disk_used;
+};
+
+enum client_state { CLIENT_FREE, CLIENT_LIVE, CLIENT_LEAVING };
+
+struct client {
+	enum client_state state;
+	uint32_t tenant, slots_small, slots;
+	uint32_t jobs;			/* live */
+	uint32_t leases, holds, pools;	/* first of each */
+	uint64_t held_bytes;
+	struct engine_client_figures figures;
+};
+
+struct pool {
+	bool used, dropping, dead;
+	bool told;			/* nobody waits for the drop's answer */
+	uint32_t client, number, model, part, n_blocks;
+	uint32_t users;			/* segments of running jobs */
+	struct link of_client;
+	uint32_t next;			/* in its bucket, or in the free list */
+	engine_token token;
+};
+
+/* ---- leases and holds ----------------------------------------------------------------------- */
+
+#define PIECE_CHUNKS 15u
+
+/** struct piece - a run of a lease's chunks. Linked from the last to the first: that is the order of unpinning. */
+struct piece {
+	uint32_t entries[PIECE_CHUNKS];	/* NONE: that chunk is not leased */
+	uint32_t before;
+};
+static_assert(sizeof(struct piece) == 64, "a piece is one cache line");
+
+/** struct chunks - entries of the places base to base + n - 1, one pin each. */
+struct chunks { uint32_t last, base, n; };
+
+struct lease {
+	bool used;
+	uint32_t client, model, incarnation;
+	uint64_t token[2];
+	uint64_t session;
+	uint64_t readers;		/* who have not returned */
+	uint64_t expires;
+	uint32_t length;		/* usable chunks: places 0 to length - 1 */
+	struct chunks chunks;
+	struct link of_client, of_session;
+	uint32_t next;			/* in the free list */
+};
+
+struct hold {
+	bool used;
+	uint32_t client, entry, record, version;
+	uint64_t token[2], bytes;
+	struct link of_client;
+	uint32_t next;
+};
+
+/* ---- jobs ----------------------------------------------------------------------------------- */
+
+enum phase {
+	PHASE_FREE,
+	PHASE_SERVE,		/* STORE: waits for engine_serve() */
+	PHASE_PROBE,		/* LOOKUP: keys are being probed */
+	PHASE_PIECES,		/* LOOKUP: waits for the next piece */
+	PHASE_PIECE,		/* LOOKUP_MORE: waits until its keys have been probed */
+	PHASE_LOAD,		/* LOOKUP: waits for fills */
+	PHASE_RANDOM,		/* LOOKUP: waits for random bits */
+	PHASE_CHECK,		/* RETRIEVE, STORE: segments are being checked */
+	PHASE_READY,		/* RETRIEVE, STORE: waits for its ready word */
+	PHASE_PLACE,		/* STORE: places are being found */
+	PHASE_COPY,		/* RETRIEVE, STORE: a copy runs */
+	PHASE_ELSEWHERE,	/* STORE: waits for another job's fill */
+	PHASE_SESSION,		/* END_SESSION: leases are being ended */
+};
+
+/* Run queues: of the main link, then (ISSUE + tier bit) of the issue link. */
+enum run { RUN_RETRIEVE, RUN_LOOKUP, RUN_STORE, RUN_ISSUE };
+#define RUNS (RUN_ISSUE + 1u + ENGINE_TIERS_MAX)
+
+enum where { WHERE_NOWHERE, WHERE_RUN, WHERE_ENTRY, WHERE_ROOM, WHERE_RANDOM };
+
+struct lookup {
+	const struct stoker_wire_key *keys;	/* of the piece that is being probed */
+	uint32_t keys_left;
+	uint32_t source;		/* job whose keys these are */
+	uint32_t queue_first, queue_last;	/* pieces that have come and wait */
+	uint32_t pieces, pieces_came;
+	uint32_t keys_max;		/* capacity of entries[] */
+	uint32_t total;			/* keys taken */
+	uint32_t probed;		/* places of entries[] in use */
+	bool gap;			/* no longer length can be usable */
+	bool plain;			/* only full groups are asked for */
+	bool announced;			/* PROBED has been published */
+	bool unready;			/* something in the arena is to be verified first */
+	bool loaded, failed, crowded;	/* it had to wait for bytes; a load failed; room was lacking */
+	uint64_t token[2];		/* of `renew` */
+	uint32_t reserved;		/* of engine.chunks_taken */
+	uint32_t kept;			/* chunks that stay pinned for the lease */
+	uint32_t cut;			/* no room for what is asked for from this place on */
+	uint32_t shown;			/* `ready` as last published */
+	uint64_t waited_bytes;		/* that exist, but not in the arena */
+	uint32_t have, tiers, lease_ms;
+	uint64_t need;			/* parts of the groups asked for */
+	uint64_t readers;
+	uint32_t renew;			/* a lease to extend, or NONE */
+	uint32_t found, found_l1, expected_us;
+	uint32_t target;		/* length that is being loaded */
+	uint32_t cursor;		/* places below it have been fed to `arena` */
+	uint32_t issued;		/* places below it have been asked for */
+	uint64_t load_bytes;		/* to be loaded, not yet asked for */
+	uint32_t *entries;		/* in the scratch: pinned entry or NONE, by place */
+	uint64_t *bitmap;		/* usable lengths */
+	uint64_t *hits;			/* places that needed no load */
+	struct usable there, arena;	/* what exists; what is in the arena (re-fed while loading) */
+};
+
+/* What becomes of one object of a STORE or RETRIEVE. */
+enum item_state {
+	ITEM_NEW, ITEM_COPYING, ITEM_STORED, ITEM_PRESENT, ITEM_ELSEWHERE, ITEM_REFUSED, ITEM_INCOMPLETE,
+	ITEM_FAILED,
+};
+
+/** struct item - one object of a STORE or RETRIEVE. Items are ordered by chunk. */
+struct item {
+	const uint32_t *ids;
+	uint32_t pool;			/* number of the pool as the client knows it */
+	uint32_t record;		/* STORE: while it is being filled; RETRIEVE: what is copied */
+	uint16_t chunk;			/* less `first` */
+	uint8_t part, state;
+};
+static_assert(sizeof(struct item) == 24, "the scratch is sized for it");
+
+struct transfer {			/* RETRIEVE, STORE */
+	uint32_t first;			/* smallest chunk that a segment names */
+	uint32_t chunks;		/* from it on */
+	uint32_t n_items;
+	/* PHASE_CHECK's place in the request */
+	uint32_t segment, chunk, id_at, run_at, run_left, run_next, spelled;
+	/* in the scratch */
+	uint8_t *statuses;		/* enum stoker_chunk, by chunk */
+	uint32_t *ends;			/* by chunk: after its last item; CHECK: its next free one */
+	uint64_t *given;		/* by chunk: parts that segments give */
+	uint32_t *entries;		/* by chunk: RETRIEVE: of the lease, pinned */
+	uint32_t *pools;		/* engine's pool of each segment */
+	struct item *items;
+	uint32_t *ids;			/* of runs, spelled out */
+	struct engine_copy_item *copy;	/* the copy under way, or being made */
+	uint32_t *copy_items;		/* item of each */
+	uint8_t *copy_failed;
+	uint32_t copy_max, n_copy;
+	uint64_t copy_bytes;
+	uint32_t cursor;		/* items below it have been placed or settled */
+	uint32_t layer_first, layer_end, layers;
+	uint32_t reader;
+	uint64_t token[2];		/* RETRIEVE: of the lease */
+	uint32_t ready_index, ready_value;
+	uint64_t account, first_token;
+	struct stoker_wire_key parent;
+	bool in_use;			/* its pools count it as a user */
+	bool pool_dropped;		/* one of them is to go: no further round */
+	bool counted_wait;		/* STORES_WAITED has it */
+	bool full;			/* no more room is looked for */
+	bool faulted;			/* an item could not be copied */
+	bool quota;			/* a quota was in the way, not room */
+};
+
+struct job {
+	uint32_t generation;
+	uint8_t op, phase, priority, where;
+	uint8_t issuing;		/* enum where of the issue link */
+	uint8_t run, issue_run;		/* run queue of each link */
+	uint8_t status;			/* enum stoker_status once it is ending */
+	bool ending;			/* ENDING has been published; a copy is drained */
+	bool parked;			/* has a timer, is in its model's list */
+	bool counted;			/* model->draining counts it */
+	uint32_t flags;
+	uint32_t client, slot, model, incarnation, keys_max;
+	uint32_t entry;			/* WHERE_ENTRY: whose fill it waits for */
+	uint32_t next_piece;
+	uint64_t session, taken, deadline;
+	struct link link, issue, of_model;
+	uint32_t n_keys, n_segments, n_ids;
+	const struct stoker_wire_key *keys;
+	const uint32_t *tokens, *ids;
+	const struct stoker_segment *segments;
+	uint8_t *scratch;
+	size_t scratch_bytes;
+	union {
+		struct lookup lookup;
+		struct transfer transfer;
+	};
+};
+
+/** struct run_node - jobs of one client, of one priority, in one run queue. */
+struct run_node { uint32_t first, last; struct link ring; };
+struct run_queue {
+	uint32_t first[PRIORITIES];	/* client whose turn it is */
+	uint32_t levels;		/* mask of priorities that have a job */
+	struct run_node *nodes;		/* [PRIORITIES][clients] */
+};
+
+/* ---- the engine ------------------------------------------------------------------------------ */
+
+enum admin_kind { ADMIN_EVICT, ADMIN_CLEAR, ADMIN_DRAIN };
+struct admin { enum admin_kind kind; bool begun; uint64_t bytes, freed; engine_token token; };
+
+enum room { ROOM_OK, ROOM_WAIT, ROOM_NONE, ROOM_QUOTA };
+
+struct engine {
+	struct engine_config config;
+	struct engine_ports ports;
+	uint64_t now;
+	bool clocked, serving, draining;
+	bool room_changed;		/* something was freed: who waits for room may try again */
+
+	struct index *index;
+	struct side *sides;
+	uint32_t *waiters;		/* by entry: first job (+ 1) that waits for a fill of it */
+	struct stoker_wire_key *parents;	/* by entry: the parent's key, which outlives the parent */
+	uint32_t unverified;		/* records */
+	uint64_t uses;			/* count for entry->touched */
+	uint64_t sequence;
+
+	struct space *space;
+	struct evict evict;
+	uint32_t *extents;		/* first record whose place begins there */
+	uint64_t pinned_bytes, dirty_bytes;
+	uint32_t arena_objects, dirty_objects;
+	uint32_t extents_failed, arena_evictions;
+
+	struct tier tiers[ENGINE_TIERS_MAX];
+	uint32_t tiers_up;		/* mask */
+	struct io *ios;
+	uint32_t free_io, ios_used, checks_used;
+	struct queued verifies[PRIORITIES], seals;
+	uint32_t n_verifies;
+	uint64_t load_bytes;		/* that running lookups have still to ask for */
+
+	struct model *models;
+	uint32_t models_max, model_mask;	/* incarnation & model_mask = model */
+	struct tenant *tenants;
+	struct client *clients;
+	struct pool *pools;
+	uint32_t *pool_buckets, pool_mask, free_pool, pools_used;
+
+	struct job *jobs;
+	uint32_t n_jobs, jobs_live, stores, clients_live, models_open;
+	struct timers *timers;
+	struct run_queue runs[RUNS];
+	struct list room_waiters, room_loads, random_waiters;
+
+	struct lease *leases;
+	uint32_t free_lease, leases_used;
+	uint32_t *session_buckets, session_mask;
+	struct piece *pieces;
+	uint32_t free_piece, pieces_max;
+	uint32_t chunks_taken;		/* of config.leased_chunks */
+	uint32_t drop_piece, drop_at;	/* chain of pieces whose pins are given back little by little */
+	struct hold *holds;
+	uint32_t free_hold, holds_used;
+	struct chunks recovered;	/* kept for config.recovered_hold_ns */
+
+	uint64_t random[RANDOM_WORDS];
+	uint32_t n_random;
+
+	bool sweeping, sweep_recovered, clearing;
+	uint32_t sweep_at, sweep_lease;
+	uint32_t records_high;		/* records from here on have never been used */
+	uint64_t cleared;		/* bytes freed by clearing */
+	struct admin admins[ADMINS];
+	uint32_t n_admins;
+};
+
+static inline struct entry *entry_of(struct engine *engine, uint32_t number)
+{
+	return index_entry(engine->index, number);
+}
+static inline struct record *record_of(struct engine *engine, uint32_t number)
+{
+	return index_record(engine->index, number);
+}
+static inline struct model *entry_model(struct engine *engine, const struct entry *entry)
+{
+	return &engine->models[entry->model & engine->model_mask];
+}
+static inline bool entry_is_stale(struct engine *engine, const struct entry *entry)
+{
+	return entry_model(engine, entry)->incarnation != entry->model;
+}
+static inline uint32_t job_number(const struct engine *engine, const struct job *job)
+{
+	return (uint32_t)(job - engine->jobs);
+}
+static inline uint64_t record_bytes(struct engine *engine, const struct record *record)
+{
+	return entry_model(engine, entry_of(engine, record->entry))->parts[record->part].image_bytes;
+}
+static inline void count(struct engine *engine, enum stoker_counter counter, uint64_t n)
+{
+	if (engine->config.counters)
+		block_add(engine->config.counters, counter, n);
+}
+static inline void measure(struct engine *engine, enum stoker_histogram histogram, uint64_t since)
+{
+	if (engine->config.counters)
+		block_record(engine->config.counters, histogram, engine->now - since);
+}
+
+/* Numbers of timers: jobs, then leases, then this one. */
+static inline uint32_t timer_of_lease(const struct engine *engine, uint32_t lease)
+{
+	return engine->n_jobs + lease;
+}
+static inline uint32_t timer_of_recovery(const struct engine *engine)
+{
+	return engine->n_jobs + engine->config.leases;
+}
+
+/* ---- run.c: who is next ----------------------------------------------------------------------- */
+
+void run_push(struct engine *engine, struct job *job, enum run run);	/* by the main link */
+void run_push_issue(struct engine *engine, struct job *job, uint32_t tier_bit);	/* by the issue link */
+struct job *run_pop(struct engine *engine, enum run run);		/* NULL: none */
+bool run_is_empty(const struct engine *engine, enum run run);
+void job_leave(struct engine *engine, struct job *job);		/* whatever list the main link is in */
+void job_leave_issue(struct engine *engine, struct job *job);
+void job_wait_entry(struct engine *engine, struct job *job, uint32_t entry);
+void job_wait_room(struct engine *engine, struct job *job, bool issue);	/* by the issue link or the main one */
+void job_wait_random(struct engine *engine, struct job *job);
+void entry_wake(struct engine *engine, uint32_t entry);		/* a fill of it has ended, well or not */
+void room_wake(struct engine *engine);
+void random_wake(struct engine *engine);
+
+/* ---- job.c ---------------------------------------------------------------------------------- */
+
+void job_publish(struct engine *engine, struct job *job, enum stoker_stage stage, struct engine_answer *answer);
+/* It is over: publish DONE with @answer (NULL: nothing but the status), free the slot. */
+void job_done(struct engine *engine, struct job *job, enum stoker_status status, struct engine_answer *answer);
+void job_park(struct engine *engine, struct job *job);	/* it outlives the call that brought it */
+void job_step(struct engine *engine, struct job *job);	/* its next bounded piece of work */
+/* Cancel, deadline, reset, client gone: end it as soon as its memory is quiet. */
+void job_stop(struct engine *engine, struct job *job, enum stoker_status status);
+
+/* ---- lookup.c, load.c ------------------------------------------------------------------------- */
+
+void lookup_begin(struct engine *engine, struct job *job, const struct engine_request *request);
+void lookup_more(struct engine *engine, struct job *job, const struct engine_request *request);
+void lookup_step(struct engine *engine, struct job *job);
+void lookup_stop(struct engine *engine, struct job *job, enum stoker_status status);
+void lookup_finish(struct engine *engine, struct job *job, enum stoker_status status, uint32_t n);
+uint64_t lookup_needs(const struct job *job, uint32_t place, uint32_t n);	/* parts */
+/* Parts of an entry that exist for a lookup that may use @tiers (bit 0 arena, 1 + i tier i). */
+uint64_t entry_exists(struct engine *engine, const struct entry *entry, uint32_t tiers);
+void load_begin(struct engine *engine, struct job *job);
+void load_step(struct engine *engine, struct job *job);
+void load_issue(struct engine *engine, struct job *job, uint32_t tier_bit);	/* ask for the next place */
+void load_end(struct engine *engine, struct job *job);
+uint32_t load_reached(struct engine *engine, struct job *job);	/* usable length that is ready now */
+
+/* ---- segment.c, retrieve.c, store.c -------------------------------------------------------------- */
+
+/* Check the segments against @limit chunks, lay out the scratch. Then segments_step() until it is done. */
+enum stoker_status segments_begin(struct engine *engine, struct job *job, uint32_t limit);
+enum segments { SEGMENTS_MORE, SEGMENTS_DONE, SEGMENTS_BAD };
+enum segments segments_step(struct engine *engine, struct job *job);
+void segments_end(struct engine *engine, struct job *job);	/* its pools are not used any more */
+/* The items [first, end) of a chunk. */
+static inline uint32_t items_first(const struct transfer *t, uint32_t chunk)
+{
+	return chunk ? t->ends[chunk - 1] : 0;
+}
+void retrieve_begin(struct engine *engine, struct job *job, const struct engine_request *request);
+void retrieve_step(struct engine *engine, struct job *job);
+void retrieve_copied(struct engine *engine, struct job *job, enum engine_result result);
+void retrieve_stop(struct engine *engine, struct job *job, enum stoker_status status);
+void store_begin(struct engine *engine, struct job *job, const struct engine_request *request);
+void store_step(struct engine *engine, struct job *job);
+void store_copied(struct engine *engine, struct job *job, enum engine_result result);
+void store_stop(struct engine *engine, struct job *job, enum stoker_status status);
+
+/* ---- lease.c, session.c, hold.c ----------------------------------------------------------------- */
+
+uint32_t chunks_append(struct engine *engine, struct chunks *chunks, uint32_t entry);
+void chunks_end(struct engine *engine, struct chunks *chunks);	/* pins are given back, leaf first */
+void chunks_drop_some(struct engine *engine, uint32_t n);	/* go on with what chunks_end() left over */
+uint32_t lease_find(struct engine *engine, const struct job *job, const uint64_t token[2]);
+uint32_t lease_new(struct engine *engine, struct job *job);	/* NONE: table full */
+uint32_t lease_set_time(struct engine *engine, uint32_t lease, uint32_t lease_ms);	/* its life in ms */
+void lease_end(struct engine *engine, uint32_t lease);
+void lease_return(struct engine *engine, uint32_t lease, uint32_t reader);
+void lease_spell(struct engine *engine, const struct lease *lease, uint32_t first, uint32_t n, uint32_t *ret);
+void lease_release(struct engine *engine, struct job *job, const struct engine_request *request);
+void session_link(struct engine *engine, uint32_t lease);
+void session_unlink(struct engine *engine, uint32_t lease);
+void session_begin(struct engine *engine, struct job *job, const struct engine_request *request);
+void session_step(struct engine *engine, struct job *job);
+bool token_take(struct engine *engine, uint32_t number, uint64_t ret[2]);	/* false: no random bits */
+bool token_is(const uint64_t a[2], const uint64_t b[2]);
+void hold_map(struct engine *engine, struct job *job, const struct engine_request *request);
+void hold_unmap(struct engine *engine, struct job *job, const struct engine_request *request);
+void hold_end(struct engine *engine, uint32_t hold);
+
+/* ---- chunk.c: states and books of entries and records ---------------------------------------------- */
+
+/** struct was - an entry as it was before a change. */
+struct was { uint64_t l1, disk, arena; uint32_t tier; bool busy; };
+struct was entry_was(struct engine *engine, uint32_t entry);
+void entry_settle(struct engine *engine, uint32_t entry, const struct was *was);
+void entry_pin(struct engine *engine, uint32_t entry);
+void entry_unpin(struct engine *engine, uint32_t entry);	/* it may be gone afterwards */
+void entry_io(struct engine *engine, uint32_t entry);		/* one more under way */
+void entry_io_done(struct engine *engine, uint32_t entry);	/* it may be gone afterwards */
+void entry_touch(struct engine *engine, uint32_t entry);
+void entry_used(struct engine *engine, uint32_t entry);		/* a hit of what was there before */
+void entry_link(struct engine *engine, uint32_t entry);		/* to its parent, if that is there (again) */
+uint32_t entry_tier(struct engine *engine, const struct entry *entry);	/* of its objects on disk, or NONE */
+uint64_t entry_ready(struct engine *engine, const struct entry *entry);	/* parts to be served at once */
+bool entry_is_dirty(struct engine *engine, const struct entry *entry);
+bool entry_may_leave(struct engine *engine, const struct entry *entry);
+uint64_t mask_bytes(const struct model *model, uint64_t parts);
+void record_object(struct engine *engine, uint32_t record, struct engine_object *ret);
+void record_place(struct engine *engine, uint32_t record, uint32_t unit);	/* in the arena, FILLING */
+void record_ready(struct engine *engine, uint32_t record);	/* its last byte is there and verified */
+void record_drop_arena(struct engine *engine, uint32_t record);	/* books and place; the record may be gone */
+void record_set_disk(struct engine *engine, uint32_t record, uint32_t tier, uint32_t unit);
+void record_drop_disk(struct engine *engine, uint32_t record);
+void record_set_dirty(struct engine *engine, uint32_t record, bool dirty);
+void record_lose(struct engine *engine, uint32_t record);	/* no tier will take it */
+uint64_t entry_leave_arena(struct engine *engine, uint32_t entry, bool ghost);	/* bytes freed */
+uint64_t entry_leave_disk(struct engine *engine, uint32_t entry, bool ghost);
+uint64_t entry_forget(struct engine *engine, uint32_t entry);	/* both, at pins = io = 0 */
+void queue_push(struct engine *engine, struct queued *queue, uint32_t record, enum queue kind, bool front);
+void record_unqueue(struct engine *engine, uint32_t record);
+
+/* ---- make-room.c ------------------------------------------------------------------------------------ */
+
+uint32_t room_arena(struct engine *engine, const struct model *model, uint64_t bytes, uint32_t near,
+		    enum room *why);
+uint32_t room_disk(struct engine *engine, uint32_t tier, const struct model *model, uint64_t bytes,
+		   uint32_t near);
+uint32_t room_entry(struct engine *engine, uint32_t incarnation, const struct stoker_wire_key *key);
+uint32_t room_record(struct engine *engine, uint32_t entry, uint32_t part);
+uint64_t room_evict(struct engine *engine, uint32_t n);	/* up to @n coldest chunks; bytes freed */
+bool room_may_come(const struct engine *engine);	/* write-back or drops under way will free some */
+bool room_refill(struct engine *engine);		/* true: more to do */
+
+/* ---- check.c, tier.c ----------------------------------------------------------------------------------- */
+
+uint32_t io_take(struct engine *engine, enum io_kind kind, uint32_t record);
+void io_give(struct engine *engine, uint32_t io);
+bool io_may(const struct engine *engine, enum io_kind kind);
+void check_verify(struct engine *engine, uint32_t record, uint32_t priority);	/* UNVERIFIED or landed */
+void check_seal(struct engine *engine, uint32_t record);
+void check_pump(struct engine *engine);
+void tier_read(struct engine *engine, uint32_t record, uint32_t priority);	/* placed, FILLING */
+void tier_raise(struct engine *engine, uint32_t record, uint32_t priority);
+void tier_write(struct engine *engine, uint32_t record);	/* sealed and dirty */
+void tier_pump(struct engine *engine, uint32_t tier);
+bool tier_has_room(const struct engine *engine, uint32_t tier);
+bool tier_can_write(const struct engine *engine);
+uint64_t tier_expected_us(const struct engine *engine, uint64_t bytes);
+void read_landed(struct engine *engine, uint32_t record, enum engine_result result);
+
+/* ---- model.c, pool.c, client.c, sweep.c, recover.c, admin.c ----------------------------------------------- */
+
+void model_link(struct engine *engine, struct job *job);
+void model_unlink(struct engine *engine, struct job *job);
+void model_drained(struct engine *engine, uint32_t model);	/* one older job's copy less */
+uint32_t pool_find(struct engine *engine, uint32_t client, uint32_t number);
+void pool_use(struct engine *engine, uint32_t pool);
+void pool_unuse(struct engine *engine, uint32_t pool);
+void pool_free(struct engine *engine, uint32_t pool);
+void pools_leave(struct engine *engine, uint32_t client);	/* the client left: its pools go when they can */
+void client_job_over(struct engine *engine, uint32_t client);
+void record_used(struct engine *engine, uint32_t record);	/* a number is in use for the first time */
+void sweep_start(struct engine *engine);
+bool sweep_some(struct engine *engine);
+void recover_end(struct engine *engine);
+bool admin_some(struct engine *engine);
+
+#endif

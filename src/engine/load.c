@@ -1,0 +1,277 @@
+/*
+ * The loading half of a LOOKUP: what it found is read from tiers or verified, and its answer waits.
+ *
+ * Two positions go through the places. `issued`: what lies before it has been asked for; the job
+ * stands in line for the next place by its issue link, in the queue of the tier it needs, so that
+ * clients take turns and only a short queue of reads is ever made. `cursor`: what lies before it has
+ * been fed to `arena`, whose longest length is what is ready; the job waits there for the first
+ * chunk that is not. Fills are shared: whoever wants an object that is being read only waits for it.
+ *
+ * A part that will not come (its read failed, or there was no room) is fed as absent: the answer is
+ * the greatest length that is usable without it.
+ */
+#include "src/engine/internal.h"
+
+#define PLACES_A_STEP 512u
+
+static void publish(struct engine *e, struct job *job, enum stoker_stage stage)
+{
+	const struct lookup *lk = &job->lookup;
+	struct engine_answer answer;
+
+	memset(&answer, 0, sizeof(answer));
+	answer.found = lk->found;
+	answer.found_l1 = lk->found_l1;
+	answer.expected_us = lk->expected_us;
+	answer.ready = lk->shown;
+	job_publish(e, job, stage, &answer);
+}
+
+void load_begin(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+	const uint64_t us = tier_expected_us(e, lk->waited_bytes);
+
+	job->phase = PHASE_LOAD;
+	lk->loaded = lk->announced = true;
+	lk->expected_us = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+	lk->load_bytes = lk->waited_bytes;
+	e->load_bytes += lk->load_bytes;
+	lk->cursor = lk->issued = lk->shown = 0;
+	lk->cut = NONE;
+	if (lk->plain)
+		lk->arena.longest = 0;
+	else
+		usable_init(&lk->arena, lk->there.n_groups, lk->there.groups, lk->have);
+	publish(e, job, STOKER_STAGE_PROBED);
+	load_step(e, job);
+}
+
+void load_end(struct engine *e, struct job *job)
+{
+	job_leave_issue(e, job);
+	e->load_bytes -= job->lookup.load_bytes;
+	job->lookup.load_bytes = 0;
+}
+
+/* ---- asking -------------------------------------------------------------------------------------- */
+
+enum asked { ASKED, ASKED_ELSEWHERE, ASKED_WAIT, ASKED_IN_VAIN };
+
+/* Ask for one part. @bit: the queue whose turn it is; *ret_bit: the one that the part needs. */
+static enum asked ask_part(struct engine *e, struct job *job, uint32_t entry, uint32_t part, uint32_t bit,
+			   uint32_t *ret_bit)
+{
+	const uint32_t number = index_record_find(e->index, entry, part);
+	const struct model *model = &e->models[job->model];
+	const uint64_t bytes = model->parts[part].image_bytes;
+	struct record *record;
+	enum room why;
+	uint32_t unit;
+
+	if (number == NONE)
+		return ASKED;		/* gone meanwhile: the cursor will see it */
+	record = record_of(e, number);
+	if (record->state == RECORD_FILLING) {
+		tier_raise(e, number, job->priority);
+		return ASKED;
+	}
+	*ret_bit = record->state == RECORD_UNVERIFIED ? 0 : record->tier + 1u;
+	if (record->state == RECORD_ABSENT && e->tiers[record->tier].state != TIER_UP)
+		return ASKED;
+	if (*ret_bit != bit)
+		return ASKED_ELSEWHERE;
+	if (record->state == RECORD_UNVERIFIED) {
+		check_verify(e, number, job->priority);
+		return ASKED;
+	}
+	unit = room_arena(e, model, bytes, NONE, &why);
+	if (unit == NONE)
+		return why == ROOM_WAIT ? ASKED_WAIT : ASKED_IN_VAIN;
+	job->lookup.load_bytes -= bytes < job->lookup.load_bytes ? bytes : job->lookup.load_bytes;
+	e->load_bytes -= bytes < e->load_bytes ? bytes : e->load_bytes;
+	record_place(e, number, unit);
+	tier_read(e, number, job->priority);
+	return ASKED;
+}
+
+/* Parts of a place that the target needs and that cannot be served yet. */
+static uint64_t missing_at(struct engine *e, struct job *job, uint32_t place)
+{
+	struct lookup *lk = &job->lookup;
+	const uint32_t number = lk->entries[place];
+
+	if (number == NONE)
+		return 0;
+	return lookup_needs(job, place, lk->target) & ~entry_ready(e, entry_of(e, number));
+}
+
+static enum asked ask_place(struct engine *e, struct job *job, uint32_t place, uint32_t bit, uint32_t *ret_bit)
+{
+	for (uint64_t parts = missing_at(e, job, place); parts; parts &= parts - 1) {
+		const enum asked asked = ask_part(e, job, job->lookup.entries[place],
+						  (uint32_t)__builtin_ctzll(parts), bit, ret_bit);
+
+		if (asked != ASKED)
+			return asked;
+	}
+	return ASKED;
+}
+
+void load_issue(struct engine *e, struct job *job, uint32_t bit)
+{
+	struct lookup *lk = &job->lookup;
+	uint32_t left = PLACES_A_STEP, next = bit;
+
+	while (lk->issued < lk->target && left-- > 0) {
+		const bool any = missing_at(e, job, lk->issued) != 0;
+		const enum asked asked = any ? ask_place(e, job, lk->issued, bit, &next) : ASKED;
+
+		if (asked == ASKED_WAIT) {
+			job_wait_room(e, job, true);
+			break;
+		}
+		if (asked == ASKED_ELSEWHERE) {
+			run_push_issue(e, job, next);
+			break;
+		}
+		if (asked == ASKED_IN_VAIN) {
+			lk->cut = lk->issued;
+			lk->issued = lk->target;
+			lk->crowded = true;
+			break;
+		}
+		lk->issued++;
+		if (any)
+			break;		/* the next client's turn */
+	}
+	if (job->issuing == WHERE_NOWHERE && lk->issued < lk->target)
+		run_push_issue(e, job, next);
+	if (job->where == WHERE_NOWHERE)
+		load_step(e, job);
+}
+
+/* ---- waiting -------------------------------------------------------------------------------------- */
+
+enum coming { COMING, COMING_AGAIN, COMING_NEVER };
+
+/* Will the missing parts come? AGAIN: one has to be asked for (once more). */
+static enum coming is_coming(struct engine *e, uint32_t entry, uint64_t missing)
+{
+	enum coming coming = COMING;
+
+	for (; missing; missing &= missing - 1) {
+		const uint32_t number = index_record_find(e->index, entry, (uint32_t)__builtin_ctzll(missing));
+		const struct record *record;
+
+		if (number == NONE)
+			return COMING_NEVER;
+		record = record_of(e, number);
+		if (record->state == RECORD_FILLING && !(record->flags & RECORD_COPYING))
+			continue;
+		if (record->state == RECORD_UNVERIFIED) {
+			if (e->sides[number].queue == QUEUE_NONE && e->sides[number].io == NONE)
+				coming = COMING_AGAIN;
+			continue;
+		}
+		if (record->disk_place == NONE || e->tiers[record->tier].state != TIER_UP)
+			return COMING_NEVER;
+		coming = COMING_AGAIN;
+	}
+	return coming;
+}
+
+/* What a place has to offer is entered; returns false if no longer length can be had. */
+static bool feed(struct engine *e, struct job *job, uint32_t place, uint64_t missing)
+{
+	struct lookup *lk = &job->lookup;
+	const uint32_t number = lk->entries[place];
+
+	lk->cursor++;
+	if (job->flags & STOKER_F_ANY) {
+		lk->shown += number != NONE && missing == 0;
+		return true;
+	}
+	if (lk->plain) {
+		lk->arena.longest += missing == 0;
+		return missing == 0;
+	}
+	usable_feed(&lk->arena, number == NONE ? 0 : entry_ready(e, entry_of(e, number)) & lk->need);
+	return !lk->arena.full_gap;
+}
+
+static void finish(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+	const bool any = (job->flags & STOKER_F_ANY) != 0;
+
+	load_end(e, job);
+	if (lk->failed && !(job->flags & STOKER_F_PARTIAL))
+		lookup_finish(e, job, STOKER_STATUS_IO, 0);
+	else
+		lookup_finish(e, job, STOKER_STATUS_OK, any ? lk->shown : lk->arena.longest);
+}
+
+/* Show how far it is, and go on waiting. */
+static void show(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+	const uint32_t ready = job->flags & STOKER_F_ANY ? lk->shown : lk->arena.longest;
+
+	if (ready == lk->shown && !(job->flags & STOKER_F_ANY))
+		return;
+	lk->shown = ready;
+	publish(e, job, STOKER_STAGE_LOADING);
+}
+
+void load_step(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+	uint32_t left = PLACES_A_STEP;
+
+	for (; lk->cursor < lk->target; left--) {
+		const uint32_t place = lk->cursor;
+		const uint64_t missing = missing_at(e, job, place);
+
+		if (left == 0) {
+			run_push(e, job, RUN_LOOKUP);
+			break;
+		}
+		if (missing) {
+			const enum coming coming = is_coming(e, lk->entries[place], missing);
+
+			if (coming == COMING_AGAIN && place < lk->issued && place < lk->cut)
+				lk->issued = place;	/* another copy of it can be had */
+			if (coming == COMING || (coming == COMING_AGAIN && place >= lk->issued)) {
+				if (place < lk->issued)
+					job_wait_entry(e, job, lk->entries[place]);
+				break;		/* else load_issue() comes by */
+			}
+			if (place < lk->cut)
+				lk->failed = true;
+		}
+		if (!feed(e, job, place, missing)) {
+			finish(e, job);
+			return;
+		}
+	}
+	if (lk->cursor == lk->target) {
+		finish(e, job);
+		return;
+	}
+	show(e, job);
+	if (job->issuing == WHERE_NOWHERE && lk->issued < lk->target)
+		run_push_issue(e, job, 0);
+}
+
+uint32_t load_reached(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+
+	if (job->flags & STOKER_F_ANY)
+		return lk->shown;
+	if (!lk->plain)
+		while (lk->cursor < lk->target && feed(e, job, lk->cursor, 0))
+			;
+	return lk->arena.longest;
+}

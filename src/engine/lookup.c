@@ -1,0 +1,618 @@
+/*
+ * LOOKUP: which prefix of a chain of keys is usable, and a lease for it.
+ *
+ *	begin -> PROBE (at most PROBE_KEYS a step; PIECES: waits for the next piece of a chained one)
+ *	      -> LOAD (load.c), if something has to be read or verified first
+ *	      -> RANDOM, if there are no random bits for a lease
+ *	      -> finish
+ *
+ * Places are the chunks' positions among the keys. What is found is pinned as it is found, so that it
+ * stays, and entries[] (in the scratch) remembers it by place; at the end what the answered length
+ * does not need is unpinned, leaf first, and the rest becomes the lease's. Two struct usable are fed
+ * with what exists and with what is in the arena; of them full groups alone (the common case) need
+ * no more than a length each, which is counted here without a call a chunk.
+ *
+ * An answer within one step is the fast path: nothing else is done for it than is done for all.
+ */
+#include "src/engine/internal.h"
+
+#define LOOKUP_FLAGS (STOKER_F_PROBE | STOKER_F_PREFETCH | STOKER_F_PARTIAL | STOKER_F_ANY | STOKER_F_RENEW)
+
+static bool bit_get(const uint64_t *words, uint32_t i)
+{
+	return words[i / 64] >> (i % 64) & 1;
+}
+
+static void bit_set(uint64_t *words, uint32_t i)
+{
+	words[i / 64] |= 1ull << (i % 64);
+}
+
+/* ---- what exists -------------------------------------------------------------------------------- */
+
+uint64_t entry_exists(struct engine *e, const struct entry *entry, uint32_t tiers)
+{
+	const uint64_t l1 = tiers & 1 ? entry->l1 : 0;
+	const uint32_t disks = tiers >> 1 & e->tiers_up;
+	uint32_t tier;
+
+	if (!entry->disk)
+		return l1;
+	tier = entry_tier(e, entry);
+	return disks & 1u << tier ? l1 | entry->disk : l1;
+}
+
+/* Parts of the chunk at @place that a prefix of @n chunks needs from the cache. */
+uint64_t lookup_needs(const struct job *job, uint32_t place, uint32_t n)
+{
+	const struct lookup *lk = &job->lookup;
+
+	if (job->flags & STOKER_F_ANY)
+		return lk->need;
+	if (place >= n)
+		return 0;
+	if (lk->plain)
+		return place < lk->have ? 0 : lk->need;
+	return usable_parts(&lk->there, place, n);
+}
+
+/* ---- probing --------------------------------------------------------------------------------------- */
+
+/* The chunk's parts, as found, are entered for keys that depend on each other. */
+static void take_prefix(struct job *job, struct lookup *lk, uint32_t place, uint64_t there, uint64_t l1)
+{
+	bool usable;
+
+	if (!lk->plain) {
+		usable = usable_feed(&lk->there, there);
+		usable_feed(&lk->arena, l1);
+		lk->gap = lk->there.full_gap;
+	} else {
+		usable = place < lk->have || there == lk->need;
+		lk->gap = !usable;
+		lk->there.longest += usable;
+		if (lk->arena.longest == place && (place < lk->have || l1 == lk->need))
+			lk->arena.longest++;
+	}
+	if (usable && place >= lk->have)
+		bit_set(lk->bitmap, place);
+	(void)job;
+}
+
+/* ... and for independent ones: a key exists if all its parts do. */
+static uint64_t take_any(struct lookup *lk, uint32_t place, uint64_t there, uint64_t l1)
+{
+	if (there != lk->need)
+		return 0;
+	bit_set(lk->bitmap, place);
+	lk->there.longest++;
+	lk->arena.longest += l1 == lk->need;
+	return there;
+}
+
+/* Enter what a probe found for the next place: an entry, or none. */
+static void take_place(struct engine *e, struct job *job, struct lookup *lk, uint32_t number)
+{
+	const uint32_t place = lk->probed++;
+	uint64_t there = 0, l1 = 0, ready = 0;
+
+	lk->entries[place] = NONE;
+	if (!(job->flags & STOKER_F_PROBE) && (number != NONE || lk->reserved > 0)) {
+		if (e->chunks_taken >= e->config.leased_chunks) {
+			lk->crowded = lk->gap = true;	/* as far as pins go, and no further */
+			return;
+		}
+		lk->reserved++;		/* a lease keeps places for its holes too */
+		e->chunks_taken++;
+	}
+	if (number != NONE) {
+		const struct entry *entry = entry_of(e, number);
+
+		there = entry_exists(e, entry, lk->tiers) & lk->need;
+		l1 = entry->l1 & there;
+		ready = e->unverified ? entry_ready(e, entry) & l1 : l1;
+	}
+	if (job->flags & STOKER_F_ANY)
+		there = take_any(lk, place, there, l1);
+	else
+		take_prefix(job, lk, place, there, l1);
+	if (there == 0 || lk->gap || (job->flags & STOKER_F_PROBE))
+		return;
+	if (there == ready)
+		bit_set(lk->hits, place);
+	lk->unready |= (l1 & ~ready) != 0;
+	lk->waited_bytes += there == l1 ? 0 : mask_bytes(&e->models[job->model], there & ~l1);
+	lk->entries[place] = number;
+	entry_pin(e, number);
+}
+
+/* Probe up to @budget keys of the piece at hand. Beyond a gap keys are only counted. Returns how many. */
+static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
+{
+	struct lookup *lk = &job->lookup;
+	uint32_t found[PROBE_KEYS], n = lk->keys_left, got = 0;
+	bool stop = lk->plain && !(job->flags & STOKER_F_ANY);
+
+	if (lk->gap) {
+		lk->total += n;
+		lk->keys_left = 0;
+		return 0;
+	}
+	if (n > budget)
+		n = budget;
+	if (lk->probed < lk->have) {
+		stop = false;		/* what the asker has may be absent here */
+		n = n < lk->have - lk->probed ? n : lk->have - lk->probed;
+	}
+	got = index_probe(e->index, job->incarnation, lk->keys, n, stop, lk->need, found);
+	for (uint32_t i = 0; i < got && !lk->gap; i++)
+		take_place(e, job, lk, found[i]);
+	/* Not probed because of a gap that the index saw: the gap's own key was the last. */
+	lk->gap |= got < n;
+	lk->keys += n;
+	lk->keys_left -= n;
+	lk->total += n;
+	return n;
+}
+
+/* The keys of the piece at hand are used up: go to the next. Returns false if it has not come yet. */
+static bool next_piece(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+	struct job *piece;
+
+	if (lk->source != job_number(e, job)) {
+		piece = &e->jobs[lk->source];
+		lk->source = job_number(e, job);
+		job_done(e, piece, STOKER_STATUS_OK, NULL);
+	}
+	if (lk->queue_first == NONE)
+		return false;
+	lk->source = lk->queue_first;
+	piece = &e->jobs[lk->source];
+	lk->queue_first = piece->next_piece;
+	lk->keys = piece->keys;
+	lk->keys_left = piece->n_keys;
+	return true;
+}
+
+static void probed(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+	const bool any = (job->flags & STOKER_F_ANY) != 0;
+
+	lk->found = lk->there.longest;
+	lk->found_l1 = lk->arena.longest;
+	lk->target = any ? lk->probed : job->flags & STOKER_F_PREFETCH ? lk->found : lk->found_l1;
+	if (job->flags & STOKER_F_PROBE)
+		lookup_finish(e, job, STOKER_STATUS_OK, lk->found);
+	else if (lk->unready || (job->flags & STOKER_F_PREFETCH && lk->found != lk->found_l1))
+		load_begin(e, job);
+	else
+		lookup_finish(e, job, STOKER_STATUS_OK, lk->found_l1);
+}
+
+void lookup_step(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+	uint32_t budget = PROBE_KEYS;
+
+	if (job->phase == PHASE_LOAD) {
+		load_step(e, job);
+		return;
+	}
+	if (job->phase == PHASE_RANDOM) {
+		lookup_finish(e, job, job->status, lk->target);
+		return;
+	}
+	job->phase = PHASE_PROBE;
+	while (lk->keys_left > 0 && budget > 0)
+		budget -= probe_some(e, job, budget);
+	if (lk->keys_left == 0 && !next_piece(e, job)) {
+		if (lk->pieces_came == lk->pieces)
+			probed(e, job);
+		else
+			job->phase = PHASE_PIECES;	/* lookup_more() goes on */
+		return;
+	}
+	run_push(e, job, RUN_LOOKUP);
+}
+
+/* ---- begin -------------------------------------------------------------------------------------------- */
+
+static bool is_bad(const struct engine *e, const struct job *job, const struct engine_request *request)
+{
+	const uint32_t flags = job->flags;
+	const uint32_t pieces = request->line.lookup.pieces;
+
+	if ((flags & ~LOOKUP_FLAGS) || job->n_keys > job->keys_max || job->n_segments || job->n_ids)
+		return true;
+	if (job->n_keys == 0 && !((flags & STOKER_F_RENEW) && pieces == 0))
+		return true;
+	if ((flags & STOKER_F_RENEW) && (flags & (STOKER_F_PROBE | STOKER_F_ANY)))
+		return true;
+	if ((flags & STOKER_F_ANY) && request->line.lookup.have != 0)
+		return true;
+	if (pieces > STOKER_PIECES_MAX || (pieces > 0 && job->keys_max < STOKER_LARGE_KEYS))
+		return true;
+	if (job->model != NONE && request->line.lookup.groups >> e->models[job->model].n_groups)
+		return true;
+	for (int i = 0; i < 5; i++)
+		if (request->line.lookup.reserved[i])
+			return true;
+	return false;
+}
+
+/* Lay out the scratch: usable lengths, hits, entries. */
+static void lay_scratch(struct job *job, struct lookup *lk)
+{
+	const size_t places = (size_t)job->keys_max * (lk->pieces + 1);
+	const size_t words = (places + 63) / 64, used = (job->n_keys + 63) / 64;
+
+	ENGINE_ASSERT(words * 16 + places * 4 <= job->scratch_bytes);
+	lk->bitmap = (uint64_t *)(void *)job->scratch;
+	lk->hits = lk->bitmap + words;
+	lk->entries = (uint32_t *)(void *)(lk->hits + words);
+	memset(lk->bitmap, 0, (lk->pieces ? words : used) * 8);
+	memset(lk->hits, 0, (lk->pieces ? words : used) * 8);
+}
+
+static void groups_set(const struct model *model, struct lookup *lk, uint32_t mask)
+{
+	struct usable_group groups[STOKER_GROUPS_MAX];
+	bool plain = true;
+
+	lk->need = 0;
+	for (uint32_t g = 0; g < model->n_groups; g++) {
+		const bool asked = mask == 0 || (mask >> g & 1);
+
+		groups[g].parts = asked ? model->groups[g].parts : 0;
+		groups[g].window = model->groups[g].kind == MODEL_GROUP_FULL ? 0
+				   : model->groups[g].kind == MODEL_GROUP_STATE ? 1 : model->groups[g].window;
+		lk->need |= groups[g].parts;
+		plain &= groups[g].parts == 0 || groups[g].window == 0;
+	}
+	lk->plain = plain;
+	if (plain) {
+		lk->there.longest = lk->arena.longest = 0;
+		return;
+	}
+	usable_init(&lk->there, model->n_groups, groups, lk->have);
+	usable_init(&lk->arena, model->n_groups, groups, lk->have);
+}
+
+static void lookup_init(struct engine *e, struct job *job, const struct engine_request *request)
+{
+	struct lookup *lk = &job->lookup;
+
+	memset(lk, 0, offsetof(struct lookup, there));
+	lk->source = job_number(e, job);
+	lk->queue_first = lk->queue_last = NONE;
+	lk->renew = NONE;
+	lk->keys = job->keys;
+	lk->keys_left = job->n_keys;
+	lk->pieces = request->line.lookup.pieces;
+	lk->have = request->line.lookup.have;
+	lk->tiers = request->line.lookup.tiers ? request->line.lookup.tiers : ~0u;
+	lk->lease_ms = request->line.lookup.lease_ms;
+	lk->readers = request->line.lookup.readers;
+	lay_scratch(job, lk);
+	groups_set(&e->models[job->model], lk, request->line.lookup.groups);
+}
+
+void lookup_begin(struct engine *e, struct job *job, const struct engine_request *request)
+{
+	struct lookup *lk = &job->lookup;
+	enum stoker_status status = STOKER_STATUS_OK;
+
+	count(e, STOKER_COUNTER_LOOKUPS, 1);
+	e->clients[job->client].figures.lookups++;
+	if (is_bad(e, job, request))
+		status = STOKER_STATUS_BAD_REQUEST;
+	else if (!e->serving)
+		status = STOKER_STATUS_STARTING;
+	else if (job->model == NONE)
+		status = STOKER_STATUS_NO_LAYOUT;
+	else if ((job->flags & STOKER_F_RENEW) && lease_find(e, job, request->head.lease) == NONE)
+		status = STOKER_STATUS_EXPIRED;
+	if (status != STOKER_STATUS_OK) {
+		job_done(e, job, status, NULL);
+		return;
+	}
+	lookup_init(e, job, request);
+	if (job->flags & STOKER_F_RENEW) {
+		lk->renew = lease_find(e, job, request->head.lease);
+		lk->token[0] = request->head.lease[0];
+		lk->token[1] = request->head.lease[1];
+	}
+	lookup_step(e, job);
+}
+
+void lookup_more(struct engine *e, struct job *job, const struct engine_request *request)
+{
+	const uint32_t slot = request->line.more.head_slot;
+	struct job *head = &e->jobs[job->client * e->config.slots + slot];
+	struct lookup *lk = &head->lookup;
+
+	if (job->flags || job->n_keys == 0 || job->n_keys > job->keys_max ||
+	    slot >= e->clients[job->client].slots || slot == job->slot || head->phase == PHASE_FREE ||
+	    head->op != STOKER_OP_LOOKUP || head->generation != request->line.more.head_generation ||
+	    request->line.more.piece != lk->pieces_came + 1 || lk->pieces_came == lk->pieces ||
+	    job->n_keys > head->keys_max) {
+		job_done(e, job, STOKER_STATUS_BAD_REQUEST, NULL);
+		return;
+	}
+	lk->pieces_came++;
+	job->phase = PHASE_PIECE;
+	if (lk->queue_first == NONE)
+		lk->queue_first = job_number(e, job);
+	else
+		e->jobs[lk->queue_last].next_piece = job_number(e, job);
+	lk->queue_last = job_number(e, job);
+	if (head->phase == PHASE_PIECES)
+		lookup_step(e, head);
+}
+
+/* Pieces that wait for a head that has ended: their keys are not needed any more. */
+static void pieces_end(struct engine *e, struct job *job)
+{
+	struct lookup *lk = &job->lookup;
+
+	if (lk->source != job_number(e, job))
+		job_done(e, &e->jobs[lk->source], STOKER_STATUS_OK, NULL);
+	lk->source = job_number(e, job);
+	while (lk->queue_first != NONE) {
+		struct job *piece = &e->jobs[lk->queue_first];
+
+		lk->queue_first = piece->next_piece;
+		job_done(e, piece, STOKER_STATUS_OK, NULL);
+	}
+}
+
+void lookup_stop(struct engine *e, struct job *job, enum stoker_status status)
+{
+	struct lookup *lk = &job->lookup;
+
+	job_leave(e, job);
+	job_leave_issue(e, job);
+	load_end(e, job);
+	if (status != STOKER_STATUS_DEADLINE || !(job->flags & STOKER_F_PARTIAL) ||
+	    job->phase == PHASE_RANDOM) {
+		lookup_finish(e, job, status, 0);
+		return;
+	}
+	lk->found = lk->there.longest;
+	if (job->phase == PHASE_LOAD)
+		lookup_finish(e, job, STOKER_STATUS_OK, load_reached(e, job));
+	else
+		lookup_finish(e, job, STOKER_STATUS_OK, lk->unready ? 0 : lk->arena.longest);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------- */
+
+static bool is_kept(struct engine *e, const struct job *job, uint32_t place, uint32_t n)
+{
+	const struct lookup *lk = &job->lookup;
+
+	if (!(job->flags & STOKER_F_ANY))
+		return lookup_needs(job, place, n) != 0;
+	return (entry_ready(e, entry_of(e, lk->entries[place])) & lk->need) == lk->need;
+}
+
+/* Unpin what a length of @n does not need, leaf first. Returns the first place that is kept; ret_end: after the last. */
+static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_t n, uint32_t *ret_end)
+{
+	struct lookup *lk = &job->lookup;
+	uint32_t first = NONE;
+
+	lk->kept = 0;
+	*ret_end = 0;
+	for (uint32_t place = lk->probed; place-- > 0;) {
+		const uint32_t number = lk->entries[place];
+
+		if (number == NONE)
+			continue;
+		if (bit_get(lk->hits, place) || place < lk->have)
+			entry_used(e, number);
+		if (!none && is_kept(e, job, place, n)) {
+			first = place;
+			lk->kept++;
+			if (*ret_end == 0)
+				*ret_end = place + 1;
+			continue;
+		}
+		lk->entries[place] = NONE;
+		entry_unpin(e, number);
+	}
+	e->chunks_taken -= lk->reserved;
+	lk->reserved = 0;
+	return first;
+}
+
+/* Hand the pins of the places [first, end) over. */
+static void chunks_make(struct engine *e, struct lookup *lk, uint32_t first, uint32_t end, struct chunks *ret)
+{
+	*ret = (struct chunks){ .last = NONE, .base = first == NONE ? 0 : first };
+	for (uint32_t place = first; place < end; place++)
+		chunks_append(e, ret, lk->entries[place]);
+}
+
+/* Does what the lease pins agree with what this lookup found? */
+static bool is_extension(struct engine *e, const struct lease *lease, const struct lookup *lk)
+{
+	uint32_t at = lease->chunks.n;
+
+	for (uint32_t piece = lease->chunks.last; piece != NONE; piece = e->pieces[piece].before) {
+		const uint32_t begin = (at - 1) / PIECE_CHUNKS * PIECE_CHUNKS;
+
+		for (; at > begin; at--) {
+			const uint32_t place = lease->chunks.base + at - 1;
+			const uint32_t old = e->pieces[piece].entries[at - 1 - begin];
+
+			if (old != NONE && place < lk->probed && lk->entries[place] != NONE &&
+			    lk->entries[place] != old)
+				return false;
+		}
+	}
+	return true;
+}
+
+/* The lease lives on, over what this lookup found if that is no less. */
+static enum stoker_status renew(struct engine *e, struct job *job, uint32_t *n, struct engine_answer *answer)
+{
+	struct lookup *lk = &job->lookup;
+	const uint32_t number = lease_find(e, job, lk->token);
+	uint32_t first, end;
+	struct lease *lease;
+	bool extends;
+
+	if (number == NONE) {
+		unpin_rest(e, job, true, 0, &end);
+		*n = 0;
+		return STOKER_STATUS_EXPIRED;
+	}
+	lease = &e->leases[number];
+	if (!is_extension(e, lease, lk)) {
+		unpin_rest(e, job, true, 0, &end);
+		*n = 0;
+		return STOKER_STATUS_BAD_REQUEST;
+	}
+	extends = *n > lease->length;
+	first = unpin_rest(e, job, !extends, *n, &end);
+	if (extends) {
+		chunks_end(e, &lease->chunks);
+		chunks_make(e, lk, first, end, &lease->chunks);
+		lease->length = *n;
+	}
+	*n = lease->length;
+	lease->readers |= lk->readers;
+	answer->lease_ms = lease_set_time(e, number, lk->lease_ms);
+	memcpy(answer->lease, lease->token, sizeof(answer->lease));
+	return STOKER_STATUS_OK;
+}
+
+/* A new lease over what is kept of a length of @n. */
+static enum stoker_status grant(struct engine *e, struct job *job, uint32_t *n, struct engine_answer *answer)
+{
+	struct lookup *lk = &job->lookup;
+	const bool full = e->free_lease == NONE;
+	uint32_t end, number;
+	const uint32_t first = unpin_rest(e, job, full, *n, &end);
+
+	if (full && *n > lk->have) {
+		*n = 0;
+		return STOKER_STATUS_NO_MEMORY;
+	}
+	if (job->flags & STOKER_F_ANY && !(job->flags & STOKER_F_PROBE))
+		*n = lk->kept;
+	if (first == NONE)
+		return STOKER_STATUS_OK;
+	number = lease_new(e, job);
+	chunks_make(e, lk, first, end, &e->leases[number].chunks);
+	e->leases[number].length = job->flags & STOKER_F_ANY ? lk->probed : *n;
+	e->leases[number].readers = lk->readers ? lk->readers : 1;
+	answer->lease_ms = lease_set_time(e, number, lk->lease_ms);
+	memcpy(answer->lease, e->leases[number].token, sizeof(answer->lease));
+	return STOKER_STATUS_OK;
+}
+
+/* Chunks that counted as usable, by where they were. */
+static void count_hits(struct engine *e, struct job *job, uint32_t n, struct engine_answer *answer)
+{
+	struct lookup *lk = &job->lookup;
+	const bool any = (job->flags & STOKER_F_ANY) != 0;
+	const uint32_t end = any || n > lk->probed ? lk->probed : n;	/* a renewed lease may be longer */
+	uint32_t hits = 0, disk = 0;
+
+	for (uint32_t place = lk->have < end ? lk->have : end; place < end; place++) {
+		if (lk->entries[place] == NONE)
+			hits += !any;	/* no group needs it: it counts with its prefix */
+		else if (bit_get(lk->hits, place))
+			hits++;
+		else if (lk->loaded && (any || lookup_needs(job, place, n)))
+			disk++;
+		else
+			hits++;
+	}
+	answer->counts[0] = hits;
+	answer->counts[1] = disk;
+	count(e, STOKER_COUNTER_HITS_L1, hits);
+	count(e, STOKER_COUNTER_HITS_DISK, disk);
+	if (lk->total > lk->have)
+		count(e, STOKER_COUNTER_MISSES, lk->total - lk->have - hits - disk);
+}
+
+/* The bitmap as it is published: the last STOKER_LARGE_KEYS lengths of a chained lookup. */
+static void bitmap_out(struct job *job, struct engine_answer *answer)
+{
+	struct lookup *lk = &job->lookup;
+	const uint32_t total = lk->total > lk->probed ? lk->total : lk->probed;
+	const uint32_t shift = total > STOKER_LARGE_KEYS ? total - STOKER_LARGE_KEYS : 0;
+	const uint32_t words = (total - shift + 63) / 64;
+
+	if (shift)
+		for (uint32_t i = 0; i < words; i++) {
+			const uint32_t from = shift / 64 + i;
+			const uint64_t low = lk->bitmap[from] >> (shift % 64);
+			const uint64_t high = shift % 64 ? lk->bitmap[from + 1] << (64 - shift % 64) : 0;
+
+			lk->bitmap[i] = low | high;
+		}
+	answer->bitmap = lk->bitmap;
+	answer->bitmap_words = words;
+}
+
+/* Lengths (keys) from @n on are not to be had after all. */
+static void bitmap_cut(struct engine *e, struct job *job, uint32_t n)
+{
+	struct lookup *lk = &job->lookup;
+
+	for (uint32_t i = 0; i < lk->probed; i++) {
+		const bool lost = job->flags & STOKER_F_ANY
+				  ? lk->entries[i] != NONE && !is_kept(e, job, i, n) : i >= n;
+
+		if (lost)
+			lk->bitmap[i / 64] &= ~(1ull << (i % 64));
+	}
+}
+
+void lookup_finish(struct engine *e, struct job *job, enum stoker_status status, uint32_t n)
+{
+	struct lookup *lk = &job->lookup;
+	const bool probe = (job->flags & STOKER_F_PROBE) != 0;
+	struct engine_answer answer;
+	uint32_t end;
+
+	if (status == STOKER_STATUS_OK && n > 0 && !probe && lk->renew == NONE && e->n_random < 2) {
+		job->phase = PHASE_RANDOM;
+		lk->target = n;
+		job_wait_random(e, job);
+		return;
+	}
+	memset(&answer, 0, sizeof(answer));
+	if (status != STOKER_STATUS_OK)
+		n = 0;
+	if (status != STOKER_STATUS_OK)
+		memset(lk->bitmap, 0, (size_t)(lk->probed + 63) / 64 * 8);
+	else if (lk->failed)
+		bitmap_cut(e, job, n);
+	if (status != STOKER_STATUS_OK)
+		unpin_rest(e, job, true, 0, &end);
+	else if (lk->renew != NONE)
+		status = renew(e, job, &n, &answer);
+	else
+		status = grant(e, job, &n, &answer);
+	if (status == STOKER_STATUS_OK && !probe)
+		count_hits(e, job, n, &answer);
+	if (status == STOKER_STATUS_OK && n == 0 && lk->crowded && lk->found > 0)
+		status = STOKER_STATUS_NO_MEMORY;
+	answer.found = lk->found;
+	answer.found_l1 = lk->found_l1;
+	answer.expected_us = lk->expected_us;
+	answer.n = n;
+	answer.ready = n > lk->shown ? n : lk->shown;	/* it only rises */
+	bitmap_out(job, &answer);
+	pieces_end(e, job);
+	measure(e, lk->loaded ? STOKER_HISTOGRAM_PREFETCH_NS : STOKER_HISTOGRAM_LOOKUP_NS, job->taken);
+	job_done(e, job, status, &answer);
+}

@@ -1,0 +1,293 @@
+/*
+ * Making room: allocation with eviction inside, in the arena and on the tiers, for places, index
+ * entries and records.
+ *
+ * A place is taken free if there is one; else the coldest chunk that has an object of that size goes,
+ * whole, until there is; else, or if it is colder on the whole, the coldest slab of another size is
+ * emptied. What is pinned, under I/O, or still to be written to a tier never goes. Each allocation
+ * looks at a bounded number of candidates.
+ *
+ * Slabs are compared once in as many evictions as a slab has places: emptying one then costs each
+ * allocation a constant, and a size that came late still gets its share of the arena.
+ */
+#include "src/engine/internal.h"
+
+/** struct ground - the arena, or one tier. */
+struct ground {
+	struct space *space;
+	struct evict *evict;
+	uint32_t *extents;
+	uint32_t *evictions;	/* since slabs were compared last */
+	bool disk;
+};
+
+static struct ground ground_arena(struct engine *e)
+{
+	return (struct ground){ e->space, &e->evict, e->extents, &e->arena_evictions, false };
+}
+
+static struct ground ground_disk(struct engine *e, uint32_t tier)
+{
+	struct tier *t = &e->tiers[tier];
+
+	return (struct ground){ t->space, &t->evict, t->extents, &t->evictions, true };
+}
+
+static uint64_t leave(struct engine *e, const struct ground *g, uint32_t entry)
+{
+	return g->disk ? entry_leave_disk(e, entry, true) : entry_leave_arena(e, entry, true);
+}
+
+/* Has the chunk an object of that size there? */
+static bool has_size(struct engine *e, const struct ground *g, const struct entry *entry, uint64_t bytes)
+{
+	const struct model *model = entry_model(e, entry);
+
+	for (uint64_t parts = g->disk ? entry->disk : entry->l1; parts; parts &= parts - 1)
+		if (model->parts[__builtin_ctzll(parts)].image_bytes == bytes)
+			return true;
+	return false;
+}
+
+/** struct search - a walk over candidates, coldest first. Zero in @bytes, NONE in @tenant: any. */
+struct search {
+	uint64_t bytes;
+	uint32_t tenant;
+	uint32_t after, seen;
+};
+
+/* The next chunk that may go and suits, or NONE. It stays the next until it is gone. */
+static uint32_t victim(struct engine *e, const struct ground *g, struct search *search)
+{
+	while (search->seen < SCAN_VICTIMS) {
+		const uint32_t candidate = evict_next(g->evict, search->after);
+		const struct entry *entry;
+
+		if (candidate == NONE)
+			return NONE;
+		entry = entry_of(e, candidate);
+		if (entry_may_leave(e, entry) && (search->tenant == NONE || entry->tenant == search->tenant) &&
+		    (search->bytes == 0 || has_size(e, g, entry, search->bytes)))
+			return candidate;
+		search->after = candidate;
+		search->seen++;
+	}
+	return NONE;
+}
+
+/* ---- slabs --------------------------------------------------------------------------------------- */
+
+static uint32_t extent_next(struct engine *e, const struct ground *g, uint32_t record)
+{
+	return g->disk ? e->sides[record].disk.next : e->sides[record].arena.next;
+}
+
+/** struct slab_view - the chunks of a slab: sum of their last uses, how many, and may all of them go? */
+struct slab_view { uint64_t touched; uint32_t n; bool free_to_go; };
+
+static struct slab_view slab_look(struct engine *e, const struct ground *g, uint32_t slab)
+{
+	const uint32_t units = (uint32_t)(e->config.extent_bytes / UNIT);
+	struct slab_view view = { .free_to_go = true };
+	uint32_t unit, seen = NONE;
+	bool used;
+
+	for (uint32_t i = 0; space_slab_object(g->space, slab, i, &unit, &used); i++) {
+		const uint32_t extent = unit / units;
+
+		if (extent == seen)
+			continue;
+		seen = extent;
+		for (uint32_t r = g->extents[extent]; r != NONE; r = extent_next(e, g, r)) {
+			const struct entry *entry = entry_of(e, record_of(e, r)->entry);
+
+			if (!entry_may_leave(e, entry)) {
+				view.free_to_go = false;
+				return view;
+			}
+			view.touched += entry->touched;
+			view.n++;
+		}
+	}
+	return view;
+}
+
+static void slab_empty(struct engine *e, const struct ground *g, uint32_t slab)
+{
+	const uint32_t units = (uint32_t)(e->config.extent_bytes / UNIT);
+	uint32_t unit, places = 0, extents[16], n = 0;
+	bool used;
+
+	/* The slab's extents first: it is gone when its last object is. */
+	for (; space_slab_object(g->space, slab, places, &unit, &used); places++)
+		if ((n == 0 || extents[n - 1] != unit / units) && n < 16)
+			extents[n++] = unit / units;
+	for (uint32_t i = 0; i < n; i++)
+		while (g->extents[extents[i]] != NONE)
+			leave(e, g, record_of(e, g->extents[extents[i]])->entry);
+	count(e, STOKER_COUNTER_SLABS_RECLAIMED, 1);
+}
+
+/* Empty the coldest slab of another size that can be. @colder_than: only if it is, on average. */
+static bool slab_reclaim(struct engine *e, const struct ground *g, uint64_t bytes, uint64_t colder_than)
+{
+	for (uint32_t nth = 0; nth < 16; nth++) {
+		const uint32_t slab = space_coldest(g->space, bytes, nth);
+		struct slab_view view;
+
+		if (slab == NONE)
+			return false;
+		view = slab_look(e, g, slab);
+		if (!view.free_to_go || (view.n > 0 && view.touched / view.n >= colder_than))
+			continue;
+		slab_empty(e, g, slab);
+		return true;
+	}
+	return false;
+}
+
+/* Is it time to compare? Once in as many evictions as a slab of that size has places. */
+static bool slabs_are_due(struct engine *e, const struct ground *g, uint64_t bytes)
+{
+	const uint64_t places = e->config.extent_bytes / bytes;
+
+	if (++*g->evictions < places)
+		return false;
+	*g->evictions = 0;
+	return true;
+}
+
+/* ---- places --------------------------------------------------------------------------------------- */
+
+static uint32_t place_find(struct engine *e, const struct ground *g, uint64_t bytes, uint32_t near)
+{
+	struct search search = { .bytes = bytes, .tenant = NONE, .after = NONE };
+	uint32_t unit = space_alloc(g->space, bytes, near);
+
+	while (unit == NONE) {
+		const uint32_t chunk = victim(e, g, &search);
+
+		if (chunk == NONE)
+			break;
+		if (slabs_are_due(e, g, bytes) && slab_reclaim(e, g, bytes, entry_of(e, chunk)->touched))
+			search.after = NONE;	/* which may be gone with its slab */
+		else
+			leave(e, g, chunk);
+		unit = space_alloc(g->space, bytes, near);
+	}
+	while (unit == NONE && slab_reclaim(e, g, bytes, UINT64_MAX))
+		unit = space_alloc(g->space, bytes, near);
+	return unit;
+}
+
+/* Bring a tenant to where @bytes more keep within its quota, at its own chunks' cost. */
+static bool quota_make(struct engine *e, const struct ground *g, uint32_t tenant, uint64_t bytes)
+{
+	const struct tenant *t = &e->tenants[tenant];
+	const uint64_t quota = g->disk ? t->quota.disk_bytes : t->quota.arena_bytes;
+	struct search search = { .tenant = tenant, .after = NONE };
+
+	while (quota && (g->disk ? t->disk_used : t->arena_used) + bytes > quota) {
+		const uint32_t chunk = victim(e, g, &search);
+
+		if (chunk == NONE)
+			return false;
+		leave(e, g, chunk);
+	}
+	return true;
+}
+
+bool room_may_come(const struct engine *e)
+{
+	return (e->dirty_objects > 0 && tier_can_write(e)) || e->drop_piece != NONE || e->sweeping;
+}
+
+uint32_t room_arena(struct engine *e, const struct model *model, uint64_t bytes, uint32_t near, enum room *why)
+{
+	const struct ground g = ground_arena(e);
+	uint32_t unit;
+
+	if (!quota_make(e, &g, model->tenant, bytes)) {
+		*why = room_may_come(e) ? ROOM_WAIT : ROOM_QUOTA;
+		return NONE;
+	}
+	unit = place_find(e, &g, bytes, near);
+	*why = unit != NONE ? ROOM_OK : room_may_come(e) ? ROOM_WAIT : ROOM_NONE;
+	return unit;
+}
+
+uint32_t room_disk(struct engine *e, uint32_t tier, const struct model *model, uint64_t bytes, uint32_t near)
+{
+	const struct ground g = ground_disk(e, tier);
+
+	if (!quota_make(e, &g, model->tenant, bytes))
+		return NONE;
+	return place_find(e, &g, bytes, near);
+}
+
+/* ---- entries and records -------------------------------------------------------------------------------- */
+
+/* Forget one chunk wholly: of a tier if there is one, the arena's coldest else. */
+static bool forget_one(struct engine *e)
+{
+	for (uint32_t i = 0; i <= e->config.n_tiers; i++) {
+		const struct ground g = i < e->config.n_tiers ? ground_disk(e, i) : ground_arena(e);
+		struct search search = { .tenant = NONE, .after = NONE };
+		const uint32_t chunk = victim(e, &g, &search);
+
+		if (chunk == NONE)
+			continue;
+		entry_forget(e, chunk);
+		count(e, STOKER_COUNTER_ENTRIES_EVICTED, 1);
+		return true;
+	}
+	return false;
+}
+
+uint32_t room_entry(struct engine *e, uint32_t incarnation, const struct stoker_wire_key *key)
+{
+	uint32_t entry = index_add(e->index, incarnation, key);
+
+	while (entry == NONE && forget_one(e))
+		entry = index_add(e->index, incarnation, key);
+	return entry;
+}
+
+uint32_t room_record(struct engine *e, uint32_t entry, uint32_t part)
+{
+	uint32_t record = index_record_add(e->index, entry, part);
+
+	while (record == NONE && forget_one(e))
+		record = index_record_add(e->index, entry, part);
+	if (record != NONE)
+		record_used(e, record);
+	return record;
+}
+
+/* ---- in the background ------------------------------------------------------------------------------- */
+
+uint64_t room_evict(struct engine *e, uint32_t n)
+{
+	const struct ground g = ground_arena(e);
+	struct search search = { .tenant = NONE, .after = NONE };
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t chunk = victim(e, &g, &search);
+
+		if (chunk == NONE)
+			break;
+		bytes += leave(e, &g, chunk);
+	}
+	return bytes;
+}
+
+bool room_refill(struct engine *e)
+{
+	const uint64_t total = space_total(e->space);
+	const uint64_t limit = total - total / 1000 * e->config.refill_permille;
+
+	if (e->config.refill_permille == 0 || space_used(e->space) <= limit)
+		return false;
+	return room_evict(e, 8) > 0 && space_used(e->space) > limit;
+}

@@ -1,0 +1,65 @@
+/*
+ * The sweep: one pass over leases and records, a batch a turn, for whatever cannot be done at once: what
+ * a reset has made stale is freed, a `clear` forgets what nobody uses, and after a restart what is
+ * in the arena alone is verified and queued for its tier. Something new to sweep for starts it over.
+ */
+#include "src/engine/internal.h"
+
+void sweep_start(struct engine *e)
+{
+	e->sweeping = true;
+	e->sweep_at = e->sweep_lease = 0;
+}
+
+static void lease_sweep(struct engine *e, uint32_t number)
+{
+	const struct lease *lease = &e->leases[number];
+
+	if (lease->used && e->models[lease->model].incarnation != lease->incarnation)
+		lease_end(e, number);
+}
+
+/* It survived a restart and is on no tier: it is to be written, so it is verified first. */
+static void recovered_sweep(struct engine *e, uint32_t number)
+{
+	const struct record *record = record_of(e, number);
+
+	if (record->state != RECORD_UNVERIFIED || record->disk_place != NONE || !tier_can_write(e))
+		return;
+	record_set_dirty(e, number, true);
+	check_verify(e, number, PRIORITIES - 1);
+}
+
+static void record_sweep(struct engine *e, uint32_t number)
+{
+	const struct record *record = record_of(e, number);
+	const struct entry *entry;
+
+	if (record->state == RECORD_FREE)
+		return;
+	entry = entry_of(e, record->entry);
+	if (entry->pins == 0 && entry->io == 0 && (e->clearing || entry_is_stale(e, entry))) {
+		e->cleared += entry_forget(e, record->entry);
+		return;
+	}
+	if (e->sweep_recovered)
+		recovered_sweep(e, number);
+}
+
+bool sweep_some(struct engine *e)
+{
+	if (!e->sweeping)
+		return false;
+	for (uint32_t i = 0; i < SWEEP_RECORDS && e->sweep_lease < e->config.leases; i++)
+		lease_sweep(e, e->sweep_lease++);
+	for (uint32_t i = 0; i < SWEEP_RECORDS && e->sweep_at < e->records_high; i++) {
+		if (e->sweep_recovered && e->n_verifies >= e->config.ios)
+			return false;	/* goes on when some of them have been verified */
+		record_sweep(e, e->sweep_at++);
+	}
+	if (e->sweep_lease < e->config.leases || e->sweep_at < e->records_high)
+		return true;
+	e->sweeping = e->sweep_recovered = e->clearing = false;
+	e->room_changed = true;
+	return true;
+}
