@@ -3,13 +3,13 @@
  * follows the definition of the layout; then what becomes of copies that are cancelled, that are many,
  * or that are less urgent than others.
  */
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/device/image.h"
 #include "tests/device-rig.h"
+#include "tests/suite.h"
 
 #define HOST	device_host_backend
 #define SEEDS	24
@@ -493,7 +493,7 @@ START_TEST(what_somebody_waits_for_goes_first)
 	ck_assert_uint_lt(place_in_order(&l.rig, 1), place_in_order(&l.rig, 1005));
 
 	l.rig.n_order = l.rig.checks = 0;	/* a verify stands between the two */
-	large_copy(&l, 1, true, 8, 4);
+	large_copy(&l, 1, true, 1, 11);
 	ck_assert_int_eq(device_check(l.rig.device, false, &check, &identity), 0);
 	large_copy(&l, 2, false, 12, 1);
 	rig_wait(&l.rig);
@@ -609,11 +609,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? 0 : 1;
+	return suite_run(suite());
 }

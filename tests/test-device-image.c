@@ -3,9 +3,10 @@
  */
 #include "src/device/image.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "tests/suite.h"
 
 #define ROOM (MODEL_IMAGE_HEADER + 64 * 1024)
 
@@ -218,11 +219,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? 0 : 1;
+	return suite_run(suite());
 }

@@ -2,7 +2,6 @@
  * What a client may register with the host backend, what is refused and in which words, and what
  * happens when memory goes away under a copy.
  */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 
 #include "src/device/guard.h"
 #include "tests/device-rig.h"
+#include "tests/suite.h"
 
 #define HOST	device_host_backend
 #define SIZE	(1u << 20)
@@ -537,11 +537,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? 0 : 1;
+	return suite_run(suite());
 }
