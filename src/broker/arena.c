@@ -97,11 +97,12 @@ static int limits_check(const struct arena *arena, char *why)
 	if (fs.f_type != TMPFS_MAGIC)
 		return files_why(EINVAL, why, "/dev/shm is no tmpfs, so the arena's size would have no bound; mount a tmpfs there");
 	room = room_of(arena->fd, ((uint64_t)st[0].st_blocks + (uint64_t)st[1].st_blocks) * 512, &bound);
-	if (arena->bytes + table_bytes(arena) <= room)
+	/* A little more than there is, so that who cut the arena to arena_limit() a moment ago is not refused
+	 * because of what others took since. The table, and that, come out of the tenth that stays free. */
+	if (arena->bytes <= room + room / 50)
 		return 0;
-	return files_why(ENOSPC, why, "an arena of %s and its table do not fit: %s allows %s (a tenth of RAM stays free); "
-			 "ask for less memory", size_text(arena->bytes + table_bytes(arena), wanted), bound,
-			 size_text(room, given));
+	return files_why(ENOSPC, why, "an arena of %s does not fit: %s allows %s (a tenth of RAM stays free); ask for less "
+			 "memory", size_text(arena->bytes, wanted), bound, size_text(room, given));
 }
 
 /* --- objects --- */
@@ -196,7 +197,7 @@ static int object_make(const char *name, uint64_t bytes, char *why)
 	return -EIO;
 }
 
-static int objects_make(struct arena *arena, const struct names *names, char *why)
+static int objects_make(struct arena *arena, const struct names *names, bool unbounded, char *why)
 {
 	struct arena_header header = {
 		.magic = ARENA_MAGIC, .format = ARENA_FORMAT, .records = arena->records, .bytes = arena->bytes,
@@ -211,7 +212,7 @@ static int objects_make(struct arena *arena, const struct names *names, char *wh
 	arena->table_fd = object_make(names->table, table_bytes(arena), why);
 	if (arena->table_fd < 0)
 		return arena->table_fd;
-	r = limits_check(arena, why);
+	r = unbounded ? 0 : limits_check(arena, why);
 	if (r < 0)
 		return r;
 	if (posix_fallocate(arena->table_fd, 0, ARENA_HEADER) != 0 || fstat(arena->fd, &st) < 0)
@@ -256,7 +257,7 @@ static int objects_map(struct arena *arena, char *why)
 	return 0;
 }
 
-static int arena_make(struct arena *arena, const char *name, bool fresh, char *why)
+static int arena_make(struct arena *arena, const char *name, bool fresh, bool unbounded, char *why)
 {
 	struct names names;
 	int r;
@@ -269,7 +270,7 @@ static int arena_make(struct arena *arena, const char *name, bool fresh, char *w
 	if (r < 0)
 		return r;
 	arena->warm = r == 1;
-	r = arena->warm ? limits_check(arena, why) : objects_make(arena, &names, why);
+	r = arena->warm ? limits_check(arena, why) : objects_make(arena, &names, unbounded, why);
 	if (r == 0)
 		r = objects_map(arena, why);
 	if (r < 0 && !arena->warm)
@@ -277,8 +278,8 @@ static int arena_make(struct arena *arena, const char *name, bool fresh, char *w
 	return r;
 }
 
-int arena_open(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, bool fresh, char *why,
-	       struct arena **ret)
+static int open_any(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, bool fresh,
+		    bool unbounded, char *why, struct arena **ret)
 {
 	struct arena *arena = calloc(1, sizeof(*arena));
 	int r;
@@ -290,13 +291,25 @@ int arena_open(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t
 	arena->extents = (uint32_t)(bytes / extent_bytes);
 	arena->bytes = arena->extents * extent_bytes;
 	arena->records = records;
-	r = arena_make(arena, name, fresh, why);
+	r = arena_make(arena, name, fresh, unbounded, why);
 	if (r < 0) {
 		arena_close(arena);
 		return r;
 	}
 	*ret = arena;
 	return 0;
+}
+
+int arena_open(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, bool fresh, char *why,
+	       struct arena **ret)
+{
+	return open_any(name, bytes, extent_bytes, records, fresh, false, why, ret);
+}
+
+int arena_open_null(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, char *why,
+		    struct arena **ret)
+{
+	return open_any(name, bytes, extent_bytes, records, true, true, why, ret);
 }
 
 void arena_close(struct arena *arena)
