@@ -65,6 +65,12 @@ struct arena {
  */
 int arena_open(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, bool fresh,
 	       char *why, struct arena **ret);
+/*
+ * One that is never to be populated, for measurements that touch no payload: new, and as large as one
+ * likes, because nothing but the table takes memory.
+ */
+int arena_open_null(const char *name, uint64_t bytes, uint64_t extent_bytes, uint32_t records, char *why,
+		    struct arena **ret);
 void arena_close(struct arena *arena);		/* unmaps; the objects stay for the next broker */
 void arena_unlink(const char *name);
 
