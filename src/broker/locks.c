@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WHY 512u
+#define WHY		512u
+#define PF_EXITING	0x4ul	/* of the kernel's task flags */
+#define LEAVING_MS	2000	/* longest wait for a holder that is leaving */
 
 /* Make a directory if it is absent, and refuse one that another user could have put there. */
 static int directory_own(const char *path, mode_t mode, char *why)
@@ -88,6 +91,29 @@ static void lock_sign(int fd)
 		return;
 }
 
+/*
+ * Is the holder, whom lock_file() named in @reason, on its way out? A process that was killed gives
+ * back its memory first, which takes a while for a large arena, and its locks after that.
+ */
+static bool holder_is_leaving(const char *reason)
+{
+	unsigned long flags = 0;
+	char path[64], text[512];
+	int pid = 0;
+
+	if (sscanf(reason, "pid %d ", &pid) != 1)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	/* The name may hold anything: what follows begins behind the last parenthesis. Field 9: flags. */
+	const char *rest = strrchr(text, ')');
+	return n <= 0 || (rest && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %lu", &flags) == 1 && flags & PF_EXITING);
+}
+
 int locks_open(const char *directory, const char *name, char *why, struct locks *ret)
 {
 	struct locks locks = { .name_fd = -1, .io_fd = -1 };
@@ -104,6 +130,10 @@ int locks_open(const char *directory, const char *name, char *why, struct locks 
 	if (r < 0)
 		return r;
 	r = lock_file(&locks, "lock", &locks.name_fd, reason);
+	for (int i = 0; i < LEAVING_MS && r == -EBUSY && holder_is_leaving(reason); i++) {
+		usleep(1000);
+		r = lock_file(&locks, "lock", &locks.name_fd, reason);
+	}
 	if (r == -EBUSY)
 		snprintf(why, WHY, "the name %.72s is in use: %.240s; stop that broker (stokerctl --name %.72s stop), or "
 			 "start this one with another --name", name, reason, name);
