@@ -5,8 +5,9 @@
  * stored with release and loaded with acquire. Whoever loads a word that a writer stored sees the
  * odd version that the writer had stored before it, and so notices that its copy is torn.
  *
- * A reader never waits for a writer: a broker that died inside a row left it odd for ever, and that
- * row is then unreadable, no more. Texts in copies are terminated, whatever the page holds.
+ * A reader waits for a writer some milliseconds at most: a broker that died inside a row left it odd
+ * for ever, and that row is then unreadable, no more. Texts in copies are terminated, whatever the
+ * page holds.
  */
 #include "shm/control.h"
 
@@ -15,10 +16,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-/* A row is written in well under a microsecond; so many tries outlast a writer that lost its core. */
-#define READ_TRIES 100000
+/*
+ * A row is written in well under a microsecond. Who still finds it odd after some tries has met a
+ * writer that lost its core, and sleeps a little; after some milliseconds it has met a dead one.
+ */
+#define READ_TRIES    200
+#define READ_SLEEPS   50
+#define READ_SLEEP_NS 100000
 
 static_assert(sizeof(struct control_tier) % 4 == 0 && offsetof(struct control_tier, version) == 0 &&
 	      sizeof(struct control_client) % 4 == 0 && offsetof(struct control_client, version) == 0 &&
@@ -170,9 +177,15 @@ static bool row_read_once(const _Atomic uint32_t *shared, void *row, size_t byte
 
 static bool row_read(const _Atomic uint32_t *shared, void *row, size_t bytes)
 {
-	for (int i = 0; i < READ_TRIES; i++) {
-		if (row_read_once(shared, row, bytes))
-			return true;
+	const struct timespec pause = { .tv_nsec = READ_SLEEP_NS };
+
+	for (int i = 0; i <= READ_SLEEPS; i++) {
+		if (i > 0)
+			nanosleep(&pause, NULL);
+		for (int j = 0; j < READ_TRIES; j++) {
+			if (row_read_once(shared, row, bytes))
+				return true;
+		}
 	}
 	return false;
 }

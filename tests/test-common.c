@@ -372,7 +372,8 @@ static void *log_much(void *arg)
 
 START_TEST(lines_of_several_threads_do_not_mix)
 {
-	static const char a[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", b[] = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+	static const char a[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	static const char b[] = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 	char line_a[64], line_b[64], *save, *line;
 	pthread_t thread;
 	int lines = 0;

@@ -236,7 +236,7 @@ START_TEST(a_row_that_is_read_while_it_is_written_is_never_a_mixture)
 	pthread_t thread;
 
 	ck_assert_int_eq(pthread_create(&thread, NULL, write_rows, &writing), 0);
-	for (int reads = 0; reads < 20000 || changes < 10; reads++) {
+	for (int reads = 0; reads < 50000 || changes < 200; reads++) {
 		if (control_read_client(writing.page, 7, &client) && client.used) {
 			expect(is_client_of(&client, client.stores));
 			expect(client.stores >= last);

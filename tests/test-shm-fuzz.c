@@ -236,7 +236,7 @@ START_TEST(a_scrambled_control_page_is_refused_or_can_be_read)
 	for (size_t i = 0; i < sizeof(*page); i++)
 		bytes[i] = (uint8_t)chance();
 	for (uint32_t i = 0; i < CONTROL_CLIENTS; i++)
-		atomic_store(&page->clients[i].version, i % 8 != 0 ? 2 : 3);	/* odd ones take many tries */
+		atomic_store(&page->clients[i].version, i % 8 != 0 ? 2 : 3);	/* odd: its writer died */
 	for (int i = 0; i < 2000; i++) {
 		memset(page, 0, offsetof(struct control_page, gauges));
 		page->magic = CONTROL_MAGIC;

@@ -61,8 +61,12 @@ static void assert_refused(struct model_build *build, const char *reason)
 
 START_TEST(a_part_is_made_for_each_group_and_shard_that_has_bytes)
 {
-	static const struct { uint8_t group, shard; uint16_t layers; uint32_t first_row, n_rows, blocks; uint64_t payload; }
-	parts[] = {
+	static const struct {
+		uint8_t group, shard;
+		uint16_t layers;
+		uint32_t first_row, n_rows, blocks;
+		uint64_t payload;
+	} parts[] = {
 		{ 0, 0, 2, 0, 4, 16, 2 * 16 * (4096 + 8192) },
 		{ 0, 1, 2, 4, 4, 16, 2 * 16 * (4096 + 8192) },
 		{ 1, 0, 2, 8, 2, 2, 2 * (1000 + 3000) },
@@ -406,7 +410,8 @@ END_TEST
 
 START_TEST(two_tenants_never_share_a_model)
 {
-	static const char known[] = "f3dc49b1a3581985d2eecd24b71ebd46a976110217c3719e5017498c0c76ab76";	/* sha256sum of 32 zero bytes and "alpha" */
+	/* By sha256sum, of 32 zero bytes and "alpha". */
+	static const char known[] = "f3dc49b1a3581985d2eecd24b71ebd46a976110217c3719e5017498c0c76ab76";
 	const uint8_t digest[MODEL_DIGEST_BYTES] = { 0 };
 	uint8_t alpha[MODEL_DIGEST_BYTES], again[MODEL_DIGEST_BYTES], beta[MODEL_DIGEST_BYTES], none[MODEL_DIGEST_BYTES];
 	char hex[2 * MODEL_DIGEST_BYTES + 1];
