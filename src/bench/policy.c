@@ -132,7 +132,7 @@ static int run_trace(struct solo *solo, const struct trace *trace, uint64_t *ret
 
 static int run_one(const struct trace *trace, const char *policy, const char *capacity, json_t *results)
 {
-	struct solo_config config = { .payload_bytes = options.object_size };
+	struct solo_config config = { .payload_bytes = options.object_size, .shards = 1 };
 	uint64_t objects = 0, hits = 0;
 	struct solo *solo;
 	int r;
