@@ -150,7 +150,7 @@ START_TEST(what_contradicts_itself_is_refused)
 {
 	static const char *const texts[] = {
 		"[broker]\nname = stoker\n", "[broker]\nname = /a/b\n", "[broker]\nname = /\n",
-		"[arena]\nsize = 1M\n", "[arena]\nextent = 65537\n", "[arena]\nsize = 900T\n",
+		"[arena]\nsize = 1M\n", "[arena]\nextent = 65537\n",
 		"[limits]\ndeadline_ms = 5000\ndeadline_max_ms = 1000\n", "[tenant a]\ntrusted = yes\n",
 		"[tier a]\npath = /tmp\n", "[tier a]\nsize = 1G\n", "[tier a]\npath = /tmp\nsize = 1M\n",
 		"[tier a]\npath = /tmp\nsize = 1G\n[tier b]\npath = /tmp\nsize = 1G\n",
@@ -162,6 +162,18 @@ START_TEST(what_contradicts_itself_is_refused)
 		ck_assert_msg(config_finish(&config, why) < 0, "taken: %s", texts[i]);
 		ck_assert(why[0] != '\0');
 	}
+}
+END_TEST
+
+START_TEST(an_arena_larger_than_the_machine_is_refused_with_what_it_has)
+{
+	ck_assert_int_eq(read_text("[arena]\nsize = 900T\n"), 0);
+	ck_assert_int_eq(config_finish(&config, why), 0);
+	ck_assert_int_lt(config_fits_machine(&config, why), 0);
+	ck_assert_ptr_nonnull(strstr(why, "900 TiB"));
+	ck_assert_ptr_nonnull(strstr(why, "of RAM"));
+	ck_assert_int_eq(read_text("[arena]\nsize = 10%\n"), 0);
+	ck_assert_int_eq(config_fits_machine(&config, why), 0);
 }
 END_TEST
 
@@ -252,6 +264,7 @@ int main(void)
 	tcase_add_test(tests, the_command_line_goes_before_the_file);
 	tcase_add_test(tests, an_option_that_says_too_little_is_refused);
 	tcase_add_test(tests, what_contradicts_itself_is_refused);
+	tcase_add_test(tests, an_arena_larger_than_the_machine_is_refused_with_what_it_has);
 	tcase_add_test(tests, a_uid_that_nobody_maps_must_be_named_outright);
 	tcase_add_test(tests, groups_and_admins_are_told_apart);
 	tcase_add_test(tests, a_reload_takes_over_what_it_can_and_names_the_rest);

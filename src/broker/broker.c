@@ -222,8 +222,14 @@ static int arena_make(struct broker *broker, bool fresh)
 {
 	const struct config *config = &broker->config;
 	char why[BROKER_WHY], path[64];
-	int r = arena_open(config->broker.name, broker->arena_bytes, config->arena.extent, broker->records, fresh, why,
-			   &broker->arena);
+	int r;
+
+	if (broker->options->null_arena)
+		r = arena_open_null(config->broker.name, broker->arena_bytes, config->arena.extent, broker->records, why,
+				    &broker->arena);
+	else
+		r = arena_open(config->broker.name, broker->arena_bytes, config->arena.extent, broker->records, fresh, why,
+			       &broker->arena);
 
 	if (r < 0) {
 		log_error("%s", why);

@@ -186,7 +186,6 @@ static int tier_finish(struct config_tier *tier, uint64_t extent, char *why)
 static int numbers_finish(const struct config *config, char *why)
 {
 	const struct config_limits *limits = &config->limits;
-	const uint64_t memory = config_memory();
 	char is[16], has[16];
 
 	if (control_name_check(config->broker.name) < 0) {
@@ -197,11 +196,6 @@ static int numbers_finish(const struct config *config, char *why)
 	if (config->arena.extent % 4096 != 0) {
 		snprintf(why, CONFIG_WHY, "arena.extent cannot be %lu: allowed are multiples of 4K",
 			 (unsigned long)config->arena.extent);
-		return -EINVAL;
-	}
-	if (memory && config->arena.size > memory) {
-		snprintf(why, CONFIG_WHY, "arena.size (--memory) cannot be %s: this machine has %s of RAM; allowed is "
-			 "less, as 50%%", size_text(config->arena.size, is), size_text(memory, has));
 		return -EINVAL;
 	}
 	if (config->arena.size < config->arena.extent) {
@@ -235,6 +229,18 @@ int config_finish(struct config *config, char *why)
 		}
 	}
 	return 0;
+}
+
+int config_fits_machine(const struct config *config, char *why)
+{
+	const uint64_t memory = config_memory();
+	char is[16], has[16];
+
+	if (memory == 0 || config->arena.size <= memory)
+		return 0;
+	snprintf(why, CONFIG_WHY, "arena.size (--memory) cannot be %s: this machine has %s of RAM; allowed is less, as 50%%",
+		 size_text(config->arena.size, is), size_text(memory, has));
+	return -EINVAL;
 }
 
 /* ---- reload --------------------------------------------------------------------------------- */

@@ -74,6 +74,8 @@ int config_add_tier(struct config *config, const char *argument, char *why);		/*
 
 /* Work out what was left open (directories, default tenant, sizes of tiers) and check the whole. */
 int config_finish(struct config *config, char *why);
+/* Is there that much memory at all? Not asked for an arena that is never populated. */
+int config_fits_machine(const struct config *config, char *why);
 
 /* The values that differ and need a restart are handed to @each; the others are copied to @config. */
 void config_reload(struct config *config, const struct config *fresh,

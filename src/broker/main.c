@@ -122,7 +122,9 @@ static int config_load(void *arg, struct config *ret, char *why)
 		return -1;
 	if (options_walk(command, ret, why) < 0)
 		return -1;
-	return command->help || command->version ? 0 : config_finish(ret, why);
+	if (command->help || command->version)
+		return 0;
+	return config_finish(ret, why) < 0 ? -1 : config_fits_machine(ret, why);
 }
 
 int main(int argc, char **argv)
