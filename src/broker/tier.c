@@ -128,23 +128,27 @@ static int file_room(struct tier *tier, char *why)
 			 "or free some", tier->path, size_text(bytes, wanted), size_text(room, given));
 }
 
-/*
- * Give the file its size. Where the file system keeps reserved blocks without writing them, they are
- * reserved now; elsewhere the file is sparse, and a disk that fills up later is a write error.
- */
-static int file_reserve(struct tier *tier, char *why)
+static int file_size(struct tier *tier, char *why)
 {
-	const uint64_t bytes = SUPERBLOCK_DATA + tier->units * 4096;
+	if (ftruncate(tier->file, (off_t)(SUPERBLOCK_DATA + tier->units * 4096)) < 0)
+		return files_why(errno, why, "cannot give %.140s its size: %m", tier->file_path);
+	return 0;
+}
+
+/*
+ * Where the file system keeps blocks reserved without writing them, reserve all now; elsewhere the
+ * file stays sparse, and a disk that fills up later is a write error. Seconds for a new terabyte, so
+ * it is done at the start, which may take its time, and not at the open, which may not.
+ */
+static void file_reserve(struct tier *tier)
+{
 	struct statfs fs;
 
-	if (ftruncate(tier->file, (off_t)bytes) < 0)
-		return files_why(errno, why, "cannot give %.140s its size: %m", tier->file_path);
 	if (fstatfs(tier->file, &fs) == 0 &&
 	    (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC || fs.f_type == BTRFS_SUPER_MAGIC) &&
-	    fallocate(tier->file, 0, 0, (off_t)bytes) < 0)
+	    fallocate(tier->file, 0, 0, (off_t)(SUPERBLOCK_DATA + tier->units * 4096)) < 0)
 		log_info("tier %s: could not reserve %s beforehand: %m; blocks are found as they are written",
 			 tier->config.name, tier->file_path);
-	return 0;
 }
 
 /* Open the file once more past the page cache, and try it: some file systems say no at the read only. */
@@ -252,7 +256,7 @@ static int tier_open_files(struct tier *tier, char *why)
 	if (r == 0)
 		r = slabs_open(tier->dir, tier->path, tier->superblock->uuid, tier->units, tier->fresh, why, &tier->slabs);
 	if (r == 0)
-		r = file_reserve(tier, why);
+		r = file_size(tier, why);
 	if (r == 0)
 		file_go_direct(tier);
 	else if (tier->fresh)
@@ -333,6 +337,7 @@ int tier_start(struct tier *tier)
 	sigset_t all, before;
 	int r;
 
+	file_reserve(tier);
 	sigfillset(&all);	/* signals are the business of the thread that started us */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	r = pthread_create(&tier->thread, NULL, tier_thread, tier);
