@@ -321,7 +321,8 @@ struct stoker_result {
 /**
  * stoker_finish() - take the result and give the slot back.
  * @bitmap: NULL, or room for @bitmap_words words: bit i: length i + 1 is usable (ANY: key i exists).
- * @chunks: NULL, or room for @n_chunks bytes (enum stoker_chunk): RETRIEVE, STORE.
+ * @chunks: NULL, or room for @n_chunks bytes (enum stoker_chunk): STORE: of each key; RETRIEVE: of each
+ *	chunk of the lease from the lowest that @blocks named on.
  * @ret: may be NULL. The bitmap of a lookup of more than 4,096 keys has bits for the last 4,096 lengths.
  * Returns 0; -EAGAIN (not DONE yet: nothing happened) or -ENOENT (no such job).
  */
