@@ -66,11 +66,15 @@ static uint32_t victim(struct engine *e, const struct ground *g, struct search *
 		if (candidate == NONE)
 			return NONE;
 		entry = entry_of(e, candidate);
+		search->seen++;
+		if (entry->pins + entry->io != 0) {
+			entry_met_busy(e, candidate);	/* out of the list: what follows it comes next */
+			continue;
+		}
 		if (entry_may_leave(e, entry) && (search->tenant == NONE || entry->tenant == search->tenant) &&
 		    (search->bytes == 0 || has_size(e, g, entry, search->bytes)))
 			return candidate;
 		search->after = candidate;
-		search->seen++;
 	}
 	return NONE;
 }
@@ -82,19 +86,23 @@ static uint32_t extent_next(struct engine *e, const struct ground *g, uint32_t r
 	return g->disk ? e->sides[record].disk.next : e->sides[record].arena.next;
 }
 
-/** struct slab_view - the chunks of a slab: sum of their last uses, how many, and may all of them go? */
+/*
+ * struct slab_view - the chunks of a slab: sum of their last uses, how many, and may all of them go? A
+ * place that is given out and bears no record yet belongs to an I/O under way: its slab stays.
+ */
 struct slab_view { uint64_t touched; uint32_t n; bool free_to_go; };
 
 static struct slab_view slab_look(struct engine *e, const struct ground *g, uint32_t slab)
 {
 	const uint32_t units = (uint32_t)(e->config.extent_bytes / UNIT);
 	struct slab_view view = { .free_to_go = true };
-	uint32_t unit, seen = NONE;
+	uint32_t unit, seen = NONE, places = 0;
 	bool used;
 
 	for (uint32_t i = 0; space_slab_object(g->space, slab, i, &unit, &used); i++) {
 		const uint32_t extent = unit / units;
 
+		places += used;
 		if (extent == seen)
 			continue;
 		seen = extent;
@@ -109,6 +117,7 @@ static struct slab_view slab_look(struct engine *e, const struct ground *g, uint
 			view.n++;
 		}
 	}
+	view.free_to_go = view.n == places && places > 0;
 	return view;
 }
 
