@@ -159,12 +159,16 @@ static void settle_block(struct sim *sim, struct sim_slot *slot, struct sim_pool
 static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
 {
 	const struct sim_model *model = &sim->models[slot->model];
-	uint32_t retrieved = 0;
+	uint32_t retrieved = 0, base = UINT32_MAX;
 
+	for (uint32_t i = 0; i < slot->request.head.n_segments; i++)	/* statuses begin at the first chunk named */
+		if (slot->request.segments[i].first < base)
+			base = slot->request.segments[i].first;
 	if (slot->certain && answer->status == STOKER_STATUS_EXPIRED && model->epoch == slot->epoch)
 		sim_fail(sim, "a retrieve of client %u ends as expired, but its lease is alive", client);
 	for (uint32_t c = 0; c < slot->lease.n && c < SIM_DEPTH; c++) {
-		const bool is = c < answer->n_chunks && answer->chunks[c] == STOKER_CHUNK_RETRIEVED;
+		const bool is = c >= base && c - base < answer->n_chunks &&
+				answer->chunks[c - base] == STOKER_CHUNK_RETRIEVED;
 		const bool sure = is && model->epoch == slot->epoch && !model->resetting;
 
 		retrieved += is;
