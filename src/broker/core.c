@@ -166,14 +166,14 @@ static void wakes_send(struct core *core)
 	core->n_wakes = 0;
 }
 
+/* A lease takes two words, and 64 words a look are some 1.5 million leases a second. */
 static void random_feed(struct core *core)
 {
 	uint64_t words[64];
-	uint32_t wanted = engine_random_wanted(core->engine);
+	const uint32_t wanted = 64;
 
-	if (wanted == 0)
+	if (engine_random_wanted(core->engine) < wanted)
 		return;
-	wanted = wanted < 64 ? wanted : 64;
 	/* Never blocks: the pool is initialized long before a broker starts. If it fails, no lease is granted. */
 	if (getrandom(words, wanted * sizeof(words[0]), GRND_NONBLOCK) == (ssize_t)(wanted * sizeof(words[0])))
 		engine_random(core->engine, words, wanted);
@@ -230,7 +230,6 @@ static void figures_keep(struct core *core, uint64_t now)
 {
 	clock_anchor(&core->clock);
 	figures_refresh(core);
-	random_feed(core);
 	core->dirty = false;
 	core->next_figures = now + CORE_FIGURES_NS;
 }
@@ -246,6 +245,7 @@ static bool look_around(struct core *core, uint64_t now)
 		busy |= events_take(core, events, epoll_wait(core->epoll, events, EVENTS, 0));
 	/* A tier that fails says so without having been asked. */
 	busy |= core_reap(core);
+	random_feed(core);
 	if (now >= core->next_figures && core->dirty)
 		figures_keep(core, now);
 	core->next_look = now + CORE_LOOK_NS;
