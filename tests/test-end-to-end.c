@@ -1,0 +1,729 @@
+/*
+ * The whole, end to end: stokerd as it is built, clients with libstoker, bytes in and bytes out.
+ *
+ * Every test starts a broker of its own under a private name, with private directories, and looks at
+ * every byte of its pools: those that were to be written, and those that were not.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <stoker/stoker.h>
+
+#include "tests/suite.h"
+
+#define LAYERS		3u
+#define PLANES		2u
+#define BLOCK_BYTES	4096u	/* of one plane */
+#define BLOCKS		4u	/* of a chunk: 64 tokens in blocks of 16 */
+#define POOL_BLOCKS	512u
+#define PLANE_BYTES	((size_t)POOL_BLOCKS * BLOCK_BYTES)
+#define POOL_BYTES	(LAYERS * PLANES * PLANE_BYTES)
+#define OBJECT_BYTES	(LAYERS * PLANES * BLOCKS * BLOCK_BYTES)
+
+static char name[64], directory[64];
+static bool with_tier;
+static pid_t broker;
+
+/* ---- a broker ------------------------------------------------------------------------------------- */
+
+static void path_of(char to[256], const char *what)
+{
+	const char *top = getenv("top_builddir");
+
+	snprintf(to, 256, "%s/%s", top ? top : ".", what);
+}
+
+static void broker_exec(int ready)
+{
+	char program[256], runtime[256], state[256], tier[256];
+
+	path_of(program, "stokerd");
+	snprintf(runtime, sizeof(runtime), "broker.runtime_directory=%s", directory);
+	snprintf(state, sizeof(state), "broker.state_directory=%s/state", directory);
+	snprintf(tier, sizeof(tier), "%s/tier:256M", directory);
+	dup2(ready, 1);
+	execl(program, program, "--name", name, "--memory", "192M", "--log-level", "warning", "--set", runtime, "--set",
+	      state, "--set", "arena.extent=8M", "--set", "arena.entries=32768", with_tier ? "--tier" : NULL, tier,
+	      NULL);
+	perror(program);
+	_exit(127);
+}
+
+static void broker_start(void)
+{
+	char line[128] = "", expected[128];
+	int ready[2];
+
+	ck_assert_int_eq(pipe2(ready, O_CLOEXEC), 0);
+	broker = fork();
+	ck_assert_int_ge(broker, 0);
+	if (broker == 0)
+		broker_exec(ready[1]);
+	close(ready[1]);
+	ck_assert_int_gt(read(ready[0], line, sizeof(line) - 1), 0);
+	close(ready[0]);
+	snprintf(expected, sizeof(expected), "ready %s\n", name);
+	ck_assert_str_eq(line, expected);
+}
+
+/* End it by @signal_number; returns its exit status, or 1000 + the signal. */
+static int broker_end(int signal_number)
+{
+	int status = 0;
+
+	kill(broker, signal_number);
+	ck_assert_int_eq(waitpid(broker, &status, 0), broker);
+	broker = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static int run_ctl(const char *arguments)
+{
+	char program[256], command[512];
+
+	path_of(program, "stokerctl");
+	snprintf(command, sizeof(command), "'%s' --name %s %s", program, name, arguments);
+	return WEXITSTATUS(system(command));
+}
+
+/* Wait until stokerctl's status has a line with @text. */
+static void await_status(const char *text)
+{
+	const time_t end = time(NULL) + 60;
+	char arguments[256];
+
+	snprintf(arguments, sizeof(arguments), "--json status | grep -qF '%s'", text);
+	while (run_ctl(arguments) != 0) {
+		expect(time(NULL) < end);
+		usleep(2000);
+	}
+}
+
+/* ---- a worker --------------------------------------------------------------------------------------- */
+
+struct worker {
+	struct stoker *c;
+	struct stoker_model *model;
+	struct stoker_region *region;
+	struct stoker_pool *pool;
+	uint8_t *memory, *expected;	/* what the pool holds, and what it ought to */
+};
+
+static const struct stoker_group group = { .kind = STOKER_GROUP_FULL, .block_tokens = 16 };
+
+static void model_open(struct worker *w)
+{
+	struct stoker_plane_bytes rows[LAYERS * PLANES];
+	const struct stoker_model_description description = {
+		.size = sizeof(description), .chunk_tokens = 64, .name = "tiny", .revision = "1", .groups = &group,
+		.n_groups = 1, .n_rows = LAYERS * PLANES, .rows = rows,
+	};
+
+	for (uint16_t i = 0; i < LAYERS * PLANES; i++)
+		rows[i] = (struct stoker_plane_bytes){ .layer = i / PLANES, .plane = i % PLANES, .bytes = BLOCK_BYTES };
+	ck_assert_msg(stoker_model_open(w->c, &description, &w->model) == 0, "%s", stoker_error(w->c));
+}
+
+static void pool_add(struct worker *w)
+{
+	const int fd = memfd_create("pool", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	const struct stoker_range range = { .fd = fd, .bytes = POOL_BYTES };
+	struct stoker_plane planes[LAYERS * PLANES];
+
+	expect(fd >= 0 && posix_fallocate(fd, 0, POOL_BYTES) == 0);
+	w->memory = mmap(NULL, POOL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	w->expected = calloc(1, POOL_BYTES);
+	expect(w->memory != MAP_FAILED && w->expected);
+	ck_assert_msg(stoker_region_add(w->c, &range, 1, &w->region) == 0, "%s", stoker_error(w->c));
+	close(fd);
+	for (uint16_t i = 0; i < LAYERS * PLANES; i++)
+		planes[i] = (struct stoker_plane){ .region = w->region, .layer = i / PLANES, .plane = i % PLANES,
+						   .bytes = BLOCK_BYTES, .offset = i * PLANE_BYTES,
+						   .block_stride = BLOCK_BYTES };
+	ck_assert_msg(stoker_pool_add(w->model, 0, 0, POOL_BLOCKS, planes, LAYERS * PLANES, &w->pool) == 0, "%s",
+		      stoker_error(w->c));
+}
+
+static void worker_start(struct worker *w)
+{
+	memset(w, 0, sizeof(*w));
+	ck_assert_msg(stoker_attach(name, NULL, &w->c) == 0, "%s", stoker_attach_error());
+	model_open(w);
+	pool_add(w);
+}
+
+static void worker_end(struct worker *w)
+{
+	stoker_close(w->c);
+	munmap(w->memory, POOL_BYTES);
+	free(w->expected);
+}
+
+/* Byte @i of plane @row of block @block of chunk number @chunk: what its KV is, everywhere. */
+static uint8_t kv(uint32_t chunk, uint32_t row, uint32_t block, uint32_t i)
+{
+	const uint64_t x = ((uint64_t)chunk << 32 | row << 24 | block << 16 | i / 8) * 0x9e3779b97f4a7c15ull;
+
+	return (uint8_t)((x ^ x >> 29) >> i % 8 * 8);
+}
+
+/* Write chunk @chunk's KV for blocks @first to @first + 3 into @memory. */
+static void fill(uint8_t *memory, uint32_t first, uint32_t chunk)
+{
+	for (uint32_t row = 0; row < LAYERS * PLANES; row++) {
+		for (uint32_t block = 0; block < BLOCKS; block++) {
+			uint8_t *at = memory + row * PLANE_BYTES + (first + block) * BLOCK_BYTES;
+
+			for (uint32_t i = 0; i < BLOCK_BYTES; i++)
+				at[i] = kv(chunk, row, block, i);
+		}
+	}
+}
+
+static void check_pool(const struct worker *w)
+{
+	for (size_t i = 0; i < POOL_BYTES; i++) {
+		if (w->memory[i] != w->expected[i])
+			ck_abort_msg("byte %zu of plane %zu, block %zu is wrong", i % BLOCK_BYTES, i / PLANE_BYTES,
+				     i % PLANE_BYTES / BLOCK_BYTES);
+	}
+}
+
+/* Keys of chunks @first to @first + @n - 1. */
+static void keys_of(struct stoker_key *keys, uint32_t first, uint32_t n)
+{
+	memset(keys, 0, n * sizeof(*keys));
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t number = first + i + 1;
+
+		memcpy(keys[i].bytes, &number, sizeof(number));
+	}
+}
+
+static void ids_from(uint32_t *ids, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		ids[i] = first + i;
+}
+
+static struct stoker_result finish(struct worker *w, struct stoker_job job)
+{
+	struct stoker_result result = { .size = sizeof(result) };
+
+	ck_assert_int_eq(stoker_wait(w->c, job, 30000000), 0);
+	ck_assert_int_eq(stoker_finish(w->c, job, &result, NULL, 0, NULL, 0), 0);
+	return result;
+}
+
+/* Store chunks @first to @first + @n - 1 from blocks @block on. */
+static struct stoker_result store(struct worker *w, uint32_t first, uint32_t n, uint32_t block)
+{
+	struct stoker_key keys[128], parent;
+	uint32_t ids[128 * BLOCKS];
+	const struct stoker_blocks blocks = { .pool = w->pool, .chunks = n, .ids = ids };
+	struct stoker_store_options options = { .size = sizeof(options) };
+	struct stoker_job job;
+
+	keys_of(keys, first, n);
+	if (first > 0) {
+		keys_of(&parent, first - 1, 1);
+		options.parent = &parent;
+		options.first_token = first * 64;
+	}
+	ids_from(ids, block, n * BLOCKS);
+	for (uint32_t i = 0; i < n; i++) {
+		fill(w->memory, block + i * BLOCKS, first + i);
+		fill(w->expected, block + i * BLOCKS, first + i);
+	}
+	ck_assert_msg(stoker_store(w->c, w->model, keys, n, &blocks, 1, &options, &job) == 0, "%s", stoker_error(w->c));
+	return finish(w, job);
+}
+
+static struct stoker_result lookup(struct worker *w, uint32_t first, uint32_t n)
+{
+	struct stoker_key keys[128];
+	struct stoker_job job;
+
+	keys_of(keys, first, n);
+	ck_assert_msg(stoker_lookup(w->c, w->model, keys, n, NULL, &job) == 0, "%s", stoker_error(w->c));
+	return finish(w, job);
+}
+
+/* Retrieve the first @n chunks of @lease, which are @first and following, into blocks @block and following. */
+static struct stoker_job retrieve_submit(struct worker *w, const struct stoker_lease *lease, uint32_t first, uint32_t n,
+					 uint32_t block, const struct stoker_retrieve_options *options)
+{
+	uint32_t ids[128 * BLOCKS];
+	const struct stoker_blocks blocks = { .pool = w->pool, .chunks = n, .ids = ids };
+	struct stoker_job job;
+
+	ids_from(ids, block, n * BLOCKS);
+	for (uint32_t i = 0; i < n; i++)
+		fill(w->expected, block + i * BLOCKS, first + i);
+	ck_assert_msg(stoker_retrieve(w->c, w->model, lease, &blocks, 1, options, &job) == 0, "%s", stoker_error(w->c));
+	return job;
+}
+
+static struct stoker_result retrieve(struct worker *w, const struct stoker_lease *lease, uint32_t first, uint32_t n,
+				     uint32_t block)
+{
+	return finish(w, retrieve_submit(w, lease, first, n, block, NULL));
+}
+
+static void setup(void)
+{
+	snprintf(directory, sizeof(directory), "/tmp/stoker-e2e-XXXXXX");
+	expect(mkdtemp(directory));
+	snprintf(name, sizeof(name), "/stoker-e2e-%d", (int)getpid());
+	broker_start();
+	await_status("\"serving\"");
+}
+
+static void setup_with_tier(void)
+{
+	with_tier = true;
+	setup();
+}
+
+static void teardown(void)
+{
+	char command[512];
+
+	if (broker > 0)
+		broker_end(SIGKILL);
+	snprintf(command, sizeof(command), "rm -rf '%s' '/dev/shm%s' '/dev/shm%s.arena' '/dev/shm%s.table'", directory, name,
+		 name, name);
+	ck_assert_int_eq(system(command), 0);
+	with_tier = false;
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------ */
+
+START_TEST(a_ping_goes_through_the_rings_and_back)
+{
+	struct worker w;
+	struct stoker_job job;
+
+	worker_start(&w);
+	for (int i = 0; i < 1000; i++) {
+		ck_assert_int_eq(stoker_ping(w.c, &job), 0);
+		ck_assert_uint_eq(finish(&w, job).status, STOKER_STATUS_OK);
+	}
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_miss_is_no_chunks_and_no_error)
+{
+	struct worker w;
+	struct stoker_result result;
+
+	worker_start(&w);
+	result = lookup(&w, 0, 10);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, 0);
+	ck_assert_uint_eq(result.lease_ms, 0);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(what_one_worker_stored_another_retrieves_byte_for_byte)
+{
+	struct stoker_result result;
+	struct worker a, b;
+
+	worker_start(&a);
+	worker_start(&b);
+	result = store(&a, 0, 32, 0);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, 32);
+	check_pool(&a);
+	ck_assert_uint_eq(store(&b, 0, 8, 0).counts[0], 8);	/* present already */
+
+	memset(b.memory, 0xa5, POOL_BYTES);
+	memset(b.expected, 0xa5, POOL_BYTES);
+	result = lookup(&b, 0, 40);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, 32);
+	ck_assert_uint_eq(result.counts[0], 32);
+	expect(result.lease_ms > 0);
+	ck_assert_uint_eq(retrieve(&b, &result.lease, 0, 32, 100).n, 32);
+	check_pool(&b);
+	ck_assert_int_eq(stoker_release(b.c, &result.lease, 0), 0);
+	worker_end(&a);
+	worker_end(&b);
+}
+END_TEST
+
+START_TEST(a_mapped_object_is_its_payload_layer_by_layer)
+{
+	struct stoker_mapping mapping = { .size = sizeof(mapping) };
+	struct stoker_result result;
+	struct worker w;
+	const uint8_t *at;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	result = lookup(&w, 0, 4);
+	ck_assert_msg(stoker_map(w.c, &result.lease, 2, 0, 0, &mapping) == 0, "%s", stoker_error(w.c));
+	ck_assert_uint_eq(mapping.bytes, OBJECT_BYTES);
+	at = mapping.data;
+	for (uint32_t row = 0; row < LAYERS * PLANES; row++)
+		for (uint32_t block = 0; block < BLOCKS; block++)
+			for (uint32_t i = 0; i < BLOCK_BYTES; i++, at++)
+				expect(*at == kv(2, row, block, i));
+	ck_assert_int_eq(stoker_unmap(w.c, &mapping), 0);
+	ck_assert_int_eq(stoker_map(w.c, &result.lease, 4, 0, 0, &mapping), -EINVAL);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_retrieve_waits_for_its_ready_word)
+{
+	const struct stoker_retrieve_options options = { .size = sizeof(options), .flags = STOKER_RETRIEVE_READY,
+							 .ready_index = 3, .ready_value = 10 };
+	struct stoker_result result;
+	struct stoker_job job;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	result = lookup(&w, 0, 4);
+	stoker_ready_set(w.c, 3, 9);
+	job = retrieve_submit(&w, &result.lease, 0, 4, 100, &options);
+	ck_assert_int_eq(stoker_wait(w.c, job, 50000), -ETIMEDOUT);
+	expect(memcmp(w.memory, w.expected, POOL_BYTES) != 0);	/* nothing has been written yet */
+	stoker_ready_set(w.c, 3, 10);
+	ck_assert_uint_eq(finish(&w, job).n, 4);
+	check_pool(&w);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_cancelled_retrieve_ends_and_touches_nothing)
+{
+	const struct stoker_retrieve_options options = { .size = sizeof(options), .flags = STOKER_RETRIEVE_READY,
+							 .ready_index = 3, .ready_value = 10 };
+	struct stoker_result result;
+	struct stoker_job job;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	result = lookup(&w, 0, 4);
+	job = retrieve_submit(&w, &result.lease, 0, 4, 100, &options);
+	ck_assert_int_eq(stoker_cancel(w.c, job), 0);
+	ck_assert_uint_eq(finish(&w, job).status, STOKER_STATUS_CANCELLED);
+	stoker_ready_set(w.c, 3, 10);
+	memset(w.expected, 0, POOL_BYTES);
+	for (uint32_t i = 0; i < 4; i++)
+		fill(w.expected, i * BLOCKS, i);
+	check_pool(&w);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_session_that_ends_takes_its_leases_along)
+{
+	const struct stoker_lookup_options options = { .size = sizeof(options), .session = 77 };
+	struct stoker_key keys[4];
+	struct stoker_result result;
+	struct stoker_job job;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	keys_of(keys, 0, 4);
+	ck_assert_int_eq(stoker_lookup(w.c, w.model, keys, 4, &options, &job), 0);
+	result = finish(&w, job);
+	ck_assert_uint_eq(result.n, 4);
+	ck_assert_int_eq(stoker_end_session(w.c, 77), 0);
+	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 4, 100).status, STOKER_STATUS_EXPIRED);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_reset_makes_everything_a_miss)
+{
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	ck_assert_msg(stoker_reset(w.c, w.model, NULL, 10000) == 0, "%s", stoker_error(w.c));
+	ck_assert_uint_eq(lookup(&w, 0, 4).n, 0);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	ck_assert_uint_eq(lookup(&w, 0, 4).n, 4);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_scheduler_knows_a_model_by_its_digest_alone)
+{
+	struct stoker_key keys[4];
+	struct stoker_job job;
+	struct worker w, scheduler = { 0 };
+	uint8_t digest[32];
+
+	worker_start(&w);
+	stoker_model_digest(w.model, digest);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	ck_assert_int_eq(stoker_attach(name, NULL, &scheduler.c), 0);
+	ck_assert_int_eq(stoker_model_open_digest(scheduler.c, digest, &scheduler.model), 0);
+	ck_assert_uint_eq(lookup(&scheduler, 0, 4).n, 4);
+	digest[0] ^= 1;		/* one that no worker has described */
+	ck_assert_int_eq(stoker_model_open_digest(scheduler.c, digest, &scheduler.model), 0);
+	keys_of(keys, 0, 4);
+	ck_assert_int_eq(stoker_lookup(scheduler.c, scheduler.model, keys, 4, NULL, &job), 0);
+	ck_assert_uint_eq(finish(&scheduler, job).status, STOKER_STATUS_NO_LAYOUT);
+	stoker_close(scheduler.c);
+	worker_end(&w);
+}
+END_TEST
+
+/* ---- larger than a payload ---------------------------------------------------------------------------- */
+
+enum { LONG = 9000 };		/* chunks, each one block of 64 bytes */
+
+static void long_pool(struct worker *w, struct stoker_model **ret_model, struct stoker_pool **ret_pool, uint64_t **ret)
+{
+	const struct stoker_plane_bytes row = { .bytes = 64 };
+	const struct stoker_group whole = { .kind = STOKER_GROUP_FULL, .block_tokens = 16 };
+	const struct stoker_model_description description = {
+		.size = sizeof(description), .chunk_tokens = 16, .name = "thin", .revision = "1", .groups = &whole,
+		.n_groups = 1, .n_rows = 1, .rows = &row,
+	};
+	const size_t bytes = (2 * LONG * 64 + 4095) / 4096 * 4096;
+	const int fd = memfd_create("long", MFD_CLOEXEC);
+	const struct stoker_range range = { .fd = fd, .bytes = bytes };
+	struct stoker_plane plane = { .bytes = 64, .block_stride = 64 };
+
+	expect(fd >= 0 && posix_fallocate(fd, 0, (off_t)bytes) == 0);
+	*ret = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	expect(*ret != MAP_FAILED);
+	ck_assert_int_eq(stoker_region_add(w->c, &range, 1, &plane.region), 0);
+	ck_assert_int_eq(stoker_model_open(w->c, &description, ret_model), 0);
+	ck_assert_msg(stoker_pool_add(*ret_model, 0, 0, 2 * LONG, &plane, 1, ret_pool) == 0, "%s", stoker_error(w->c));
+	close(fd);
+}
+
+START_TEST(jobs_larger_than_a_payload_are_stored_looked_up_and_retrieved_whole)
+{
+	static struct stoker_key keys[LONG + 10];
+	static uint8_t chunks[LONG];
+	static uint64_t bitmap[(LONG + 10) / 64 + 1];
+	const uint32_t from[2] = { 0, LONG }, to[2] = { LONG, LONG };
+	struct stoker_result result = { .size = sizeof(result) };
+	struct stoker_blocks blocks = { .chunks = LONG, .ids = from, .runs = 1 };
+	struct stoker_model *model;
+	struct stoker_job job;
+	struct worker w;
+	uint64_t *words;
+
+	worker_start(&w);
+	long_pool(&w, &model, &blocks.pool, &words);
+	keys_of(keys, 0, LONG + 10);
+	for (uint64_t i = 0; i < LONG * 8; i++)
+		words[i] = i * 0x9e3779b97f4a7c15ull;
+	ck_assert_msg(stoker_store(w.c, model, keys, LONG, &blocks, 1, NULL, &job) == 0, "%s", stoker_error(w.c));
+	ck_assert_int_eq(stoker_wait(w.c, job, 30000000), 0);
+	ck_assert_int_eq(stoker_finish(w.c, job, &result, NULL, 0, chunks, LONG), 0);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, LONG);
+	for (uint32_t i = 0; i < LONG; i++)
+		ck_assert_uint_eq(chunks[i], STOKER_CHUNK_STORED);
+
+	ck_assert_int_eq(stoker_lookup(w.c, model, keys, LONG + 10, NULL, &job), 0);
+	ck_assert_int_eq(stoker_wait(w.c, job, 30000000), 0);
+	ck_assert_int_eq(stoker_finish(w.c, job, &result, bitmap, sizeof(bitmap) / 8, NULL, 0), 0);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, LONG);
+	/* The last 4,096 lengths: those up to LONG are usable, the ten beyond are not. */
+	for (uint32_t i = LONG + 10 - 4096; i < LONG + 10; i++)
+		ck_assert_int_eq(bitmap[i / 64] >> i % 64 & 1, i < LONG);
+
+	blocks.ids = to;
+	ck_assert_int_eq(stoker_retrieve(w.c, model, &result.lease, &blocks, 1, NULL, &job), 0);
+	result = finish(&w, job);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, LONG);
+	ck_assert_int_eq(memcmp(words, words + LONG * 8, LONG * 64), 0);
+	worker_end(&w);
+}
+END_TEST
+
+/* ---- disk, death and return ----------------------------------------------------------------------------- */
+
+START_TEST(what_left_the_arena_comes_back_from_disk)
+{
+	struct stoker_result result;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 64, 0).n, 64);
+	ck_assert_int_eq(run_ctl("drain >/dev/null"), 0);
+	ck_assert_int_eq(run_ctl("evict 100% >/dev/null"), 0);
+	memset(w.memory, 0x5a, POOL_BYTES);
+	memset(w.expected, 0x5a, POOL_BYTES);
+	result = lookup(&w, 0, 64);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, 64);
+	ck_assert_uint_eq(result.counts[1], 64);
+	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 64, 200).n, 64);
+	check_pool(&w);
+	worker_end(&w);
+}
+END_TEST
+
+/* Look up again and again until a broker is there and answers. */
+static struct stoker_result lookup_again(struct worker *w, uint32_t n)
+{
+	struct stoker_key keys[128];
+	struct stoker_result result = { .size = sizeof(result) };
+	const time_t end = time(NULL) + 30;
+	struct stoker_job job;
+
+	keys_of(keys, 0, n);
+	do {
+		expect(time(NULL) < end);
+		usleep(2000);
+		if (stoker_lookup(w->c, w->model, keys, n, NULL, &job) < 0)
+			continue;
+		result = finish(w, job);
+	} while (result.n < n);
+	return result;
+}
+
+START_TEST(after_a_kill_the_same_handles_are_served_by_the_next_broker)
+{
+	struct stoker_result result;
+	struct stoker_job job;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 32, 0).n, 32);
+	ck_assert_int_eq(run_ctl("ping >/dev/null"), 0);
+	usleep(200000);		/* checksums of fresh stores are made in the background */
+	ck_assert_int_eq(broker_end(SIGKILL), 1000 + SIGKILL);
+	while (stoker_ping(w.c, &job) == 0)	/* it notices within 10 ms of polling */
+		finish(&w, job);
+	ck_assert_int_eq(run_ctl("status >/dev/null"), 3);
+	ck_assert_int_eq(run_ctl("ping >/dev/null"), 3);
+
+	broker_start();
+	memset(w.memory, 0xa5, POOL_BYTES);
+	memset(w.expected, 0xa5, POOL_BYTES);
+	result = lookup_again(&w, 32);
+	ck_assert_uint_eq(stoker_attachments(w.c), 2);
+	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 32, 100).n, 32);
+	check_pool(&w);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_killed_broker_ends_what_is_pending)
+{
+	const struct stoker_retrieve_options options = { .size = sizeof(options), .flags = STOKER_RETRIEVE_READY,
+							 .ready_index = 3, .ready_value = 10 };
+	struct stoker_result result;
+	struct stoker_job job;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	result = lookup(&w, 0, 4);
+	job = retrieve_submit(&w, &result.lease, 0, 4, 100, &options);
+	broker_end(SIGKILL);
+	ck_assert_uint_eq(finish(&w, job).status, STOKER_STATUS_BROKER_GONE);
+	ck_assert_int_eq(stoker_pool_drop(w.pool), 0);
+	ck_assert_int_eq(stoker_region_drop(w.region), 0);
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_client_that_is_killed_leaves_nothing_behind)
+{
+	struct worker w;
+	int status;
+	const pid_t child = fork();
+
+	ck_assert_int_ge(child, 0);
+	if (child == 0) {
+		worker_start(&w);
+		store(&w, 0, 16, 0);
+		lookup(&w, 0, 16);
+		raise(SIGKILL);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(WTERMSIG(status), SIGKILL);
+	await_status("\"clients\": 0");
+	await_status("\"pools\": 0");
+	await_status("\"leases\": 0");
+	worker_start(&w);
+	ck_assert_uint_eq(lookup(&w, 0, 16).n, 16);	/* what it stored is everybody's */
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(commands_end_as_they_promise)
+{
+	int status;
+	pid_t second;
+
+	ck_assert_int_eq(run_ctl("status >/dev/null"), 0);
+	ck_assert_int_eq(run_ctl("--json stat >/dev/null"), 0);
+	ck_assert_int_eq(run_ctl("clients >/dev/null"), 0);
+	ck_assert_int_eq(run_ctl("clear >/dev/null"), 0);
+	second = fork();		/* the name is taken */
+	ck_assert_int_ge(second, 0);
+	if (second == 0)
+		broker_exec(2);
+	ck_assert_int_eq(waitpid(second, &status, 0), second);
+	ck_assert_int_eq(WEXITSTATUS(status), 3);
+	ck_assert_int_eq(kill(broker, SIGSTOP), 0);	/* it hangs: its page can be read all the same */
+	ck_assert_int_eq(run_ctl("status >/dev/null"), 0);
+	ck_assert_int_eq(kill(broker, SIGCONT), 0);
+	ck_assert_int_eq(run_ctl("stop >/dev/null"), 0);
+	ck_assert_int_eq(waitpid(broker, &status, 0), broker);
+	broker = 0;
+	ck_assert_int_eq(WIFEXITED(status) ? WEXITSTATUS(status) : 1000, 0);
+	ck_assert_int_eq(run_ctl("status >/dev/null"), 3);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("end-to-end");
+	TCase *memory = tcase_create("memory"), *disk = tcase_create("disk");
+
+	tcase_add_checked_fixture(memory, setup, teardown);
+	tcase_set_timeout(memory, 120);
+	tcase_add_test(memory, a_ping_goes_through_the_rings_and_back);
+	tcase_add_test(memory, a_miss_is_no_chunks_and_no_error);
+	tcase_add_test(memory, what_one_worker_stored_another_retrieves_byte_for_byte);
+	tcase_add_test(memory, a_mapped_object_is_its_payload_layer_by_layer);
+	tcase_add_test(memory, a_retrieve_waits_for_its_ready_word);
+	tcase_add_test(memory, a_cancelled_retrieve_ends_and_touches_nothing);
+	tcase_add_test(memory, a_session_that_ends_takes_its_leases_along);
+	tcase_add_test(memory, a_reset_makes_everything_a_miss);
+	tcase_add_test(memory, a_scheduler_knows_a_model_by_its_digest_alone);
+	tcase_add_test(memory, jobs_larger_than_a_payload_are_stored_looked_up_and_retrieved_whole);
+	tcase_add_test(memory, after_a_kill_the_same_handles_are_served_by_the_next_broker);
+	tcase_add_test(memory, a_killed_broker_ends_what_is_pending);
+	tcase_add_test(memory, a_client_that_is_killed_leaves_nothing_behind);
+	tcase_add_test(memory, commands_end_as_they_promise);
+	suite_add_tcase(suite, memory);
+	tcase_add_checked_fixture(disk, setup_with_tier, teardown);
+	tcase_set_timeout(disk, 120);
+	tcase_add_test(disk, what_left_the_arena_comes_back_from_disk);
+	suite_add_tcase(suite, disk);
+	return suite_run(suite);
+}
