@@ -72,6 +72,7 @@ struct device {
 	struct workers *workers;
 	bool guarded;
 	struct copy_job *copies;
+	uint32_t copies_used;		/* of them: what comes behind has never been touched */
 	struct check_job *checks;
 	struct copy_piece *pieces;
 	struct job *free_copies, *free_checks;
@@ -302,16 +303,27 @@ static uint32_t host_reap(struct device *device, struct device_event *ret, uint3
 
 /* ---- asking ---------------------------------------------------------------------------------- */
 
+/* A broker is ready for many more copies than it ever has: their memory is touched as they come. */
+static struct copy_job *new_copy(struct device *device)
+{
+	struct job *job = device->free_copies;
+
+	if (job) {
+		device->free_copies = job->next;
+		return (struct copy_job *)job;
+	}
+	return device->copies_used < device->host.copies ? &device->copies[device->copies_used++] : NULL;
+}
+
 static int host_copy(struct device *device, const struct device_copy *copy)
 {
-	struct copy_job *job = (struct copy_job *)device->free_copies;
+	struct copy_job *job = new_copy(device);
 	const enum job_class class = copy->request.store ? JOB_STORE : JOB_RETRIEVE;
 	const uint8_t priority = copy->request.priority < 8 ? copy->request.priority : 7;
 
 	if (!job)
 		return -EAGAIN;
 	assert(*hash_place(device, copy->request.copy) == NULL);
-	device->free_copies = job->job.next;
 	copy_begin(&job->copy, copy, device->host.arena);
 	job->job.queue = (uint8_t)(class * 8 + priority);
 	job->hash_next = NULL;
@@ -446,10 +458,6 @@ static int make_jobs(struct device *device)
 	if (!device->hash || !device->copies || !device->checks || !device->pieces)
 		return -ENOMEM;
 	memset(device->checks, 0, device->host.checks * sizeof(*device->checks));
-	for (uint32_t i = 0; i < device->host.copies; i++) {
-		device->copies[i].job.next = device->free_copies;
-		device->free_copies = &device->copies[i].job;
-	}
 	for (uint32_t i = 0; i < device->host.checks; i++) {
 		struct check_job *check = &device->checks[i];
 
