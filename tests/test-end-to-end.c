@@ -286,6 +286,7 @@ static void setup(void)
 	snprintf(name, sizeof(name), "/stoker-e2e-%d", (int)getpid());
 	broker_start();
 	await_status("\"serving\"");
+	await_status("\"populated_bytes\": 201326592");	/* before that, little room: stores evict */
 }
 
 static void setup_with_tier(void)
