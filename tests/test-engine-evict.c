@@ -529,7 +529,7 @@ START_TEST(random_runs_of_lru_take_the_coldest_that_can_go)
 	struct world *w = world_of(ENGINE_POLICY_LRU, 100, 60);
 
 	w->rng.state = (uint64_t)_i;
-	for (uint32_t i = 0; i < 20000; i++) {
+	for (uint32_t i = 0; i < 5000; i++) {
 		step(w);
 		expect(next(w) == lru_model(w));
 		if (i % 20 == 0)
@@ -546,7 +546,7 @@ START_TEST(random_runs_of_arc_keep_the_books)
 	uint64_t before = EVICT_HANDICAP_NONE;
 
 	w->rng.state = (uint64_t)_i;
-	for (uint32_t i = 0; i < 20000; i++) {
+	for (uint32_t i = 0; i < 5000; i++) {
 		step(w);
 		ghosts += index_ghosts(w->index) > 0;
 		moves += w->arena.handicap != before;
@@ -555,8 +555,8 @@ START_TEST(random_runs_of_arc_keep_the_books)
 			audit(w);
 		expect((next(w) == 0) == (lru_model(w) == 0));	/* it finds one if there is one */
 	}
-	ck_assert_uint_gt(ghosts, 1000);
-	ck_assert_uint_gt(moves, 30);
+	ck_assert_uint_gt(ghosts, 500);
+	ck_assert_uint_gt(moves, 10);
 	world_free(w);
 }
 END_TEST

@@ -152,11 +152,12 @@ uint32_t evict_next_of(const struct evict *e, const uint8_t *lists, uint32_t n_l
 	if (after != ENGINE_NONE) {
 		const struct evict_part part = evict_part(e, after);
 
-		if (*part.next != ENGINE_NONE)
-			return *part.next;
 		while (i < n_lists && lists[i] != *part.list)
 			i++;
-		i++;
+		if (i++ == n_lists)
+			return ENGINE_NONE;	/* it has left the lists since: there is no place to go on from */
+		if (*part.next != ENGINE_NONE)
+			return *part.next;
 	}
 	for (; i < n_lists; i++)
 		if (e->lists[lists[i]].head != ENGINE_NONE)
@@ -308,7 +309,7 @@ static const char *member_audit(const struct evict *e, uint32_t kind, uint32_t n
 		return "an eviction list holds an entry that does not know of it";
 	if (kind >= LIST_GHOST_RECENT)
 		return (entry->flags & part.resident) != 0 ? "a ghost counts as being there" : NULL;
-	if (!can_go(entry, &part))
+	if (part.mask == 0 || part.children != 0)
 		return "an eviction list holds an entry that cannot go";
 	if ((entry->flags & part.resident) == 0)
 		return "an eviction list holds an entry that does not count as being there";
