@@ -124,14 +124,18 @@ static bool is_listed(uint8_t list)
 	return list >= LIST_LRU && list <= LIST_INCOMPLETE;
 }
 
-/* It is in use from now on. */
-static void entry_busy(struct engine *e, uint32_t number)
+/*
+ * It is in use from now on. It stays in its eviction lists until it is met there or its use ends: a
+ * lookup then touches nothing but the first line of what it finds.
+ */
+static void entry_busy(struct engine *e, const struct entry *entry)
 {
-	const struct entry *entry = entry_of(e, number);
-
 	e->pinned_bytes += mask_bytes(entry_model(e, entry), entry->l1 | entry->filling);
-	if (is_listed(entry->l1_list) || is_listed(entry->disk_list))
-		lists_update(e, number, entry_tier(e, entry));
+}
+
+void entry_met_busy(struct engine *e, uint32_t number)
+{
+	lists_update(e, number, entry_tier(e, entry_of(e, number)));
 }
 
 /* Reads that nobody waits for any more, and that nobody has begun. */
@@ -148,6 +152,24 @@ static void forget_queued_reads(struct engine *e, uint32_t number)
 	}
 }
 
+/*
+ * Its use has ended: it takes its place in the lists by that. With ARC a use counts when it is made
+ * (entry_used); with LRU this is the use, so that a hit costs a lookup nothing more.
+ */
+static void lists_return(struct engine *e, uint32_t number)
+{
+	const struct entry *entry = entry_of(e, number);
+	const bool lru = e->config.policy == ENGINE_POLICY_LRU;
+
+	if (lru && is_listed(entry->l1_list))
+		evict_used(&e->evict, number);
+	if (lru && is_listed(entry->disk_list))
+		evict_used(&e->tiers[entry_tier(e, entry)].evict, number);
+	if ((entry->l1 && entry->children_l1 == 0) || (entry->disk && entry->children_disk == 0) ||
+	    entry->records == NONE)
+		lists_update(e, number, entry_tier(e, entry));
+}
+
 /* No pin and no io is left. The entry may be gone afterwards. */
 static void entry_idle(struct engine *e, uint32_t number)
 {
@@ -160,9 +182,7 @@ static void entry_idle(struct engine *e, uint32_t number)
 	}
 	if (entry->filling)
 		forget_queued_reads(e, number);
-	if ((entry->l1 && entry->children_l1 == 0) || (entry->disk && entry->children_disk == 0) ||
-	    entry->records == NONE)
-		lists_update(e, number, entry_tier(e, entry));
+	lists_return(e, number);
 	if (entry->records == NONE)
 		index_remove(e->index, number);
 }
@@ -180,7 +200,7 @@ void entry_pin(struct engine *e, uint32_t number)
 	struct entry *entry = entry_of(e, number);
 
 	if (entry->pins++ + entry->io == 0)
-		entry_busy(e, number);
+		entry_busy(e, entry);
 }
 
 void entry_touch(struct engine *e, uint32_t number)
@@ -188,11 +208,13 @@ void entry_touch(struct engine *e, uint32_t number)
 	entry_of(e, number)->touched = ++e->uses;
 }
 
-/* A use of what was there before; its place in the order follows from the count. */
+/* A use of what was there before, and is pinned for it; its place in the order follows from the count. */
 void entry_used(struct engine *e, uint32_t number)
 {
 	const struct entry *entry = entry_of(e, number);
 
+	if (e->config.policy == ENGINE_POLICY_LRU)
+		return;		/* lists_return() will see it */
 	entry_touch(e, number);
 	if (entry->l1)
 		evict_used(&e->evict, number);
@@ -226,7 +248,7 @@ void entry_io(struct engine *e, uint32_t number)
 	struct entry *entry = entry_of(e, number);
 
 	if (entry->pins + entry->io++ == 0)
-		entry_busy(e, number);
+		entry_busy(e, entry);
 }
 
 void entry_io_done(struct engine *e, uint32_t number)

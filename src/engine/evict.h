@@ -13,8 +13,8 @@
  * How the engine uses it:
  * - A use (a lookup's hit; a store) sets entry->touched to a count that rises with each chunk, leaf of
  *   the prefix first, root last; then evict_used() if it was there before. Lists are ordered by touched.
- * - After any change of pins, io, masks or child counts: evict_update() the entry, in the arena's
- *   instance and in its tier's. It sees by itself that the entry came or went (mask no longer 0, or 0).
+ * - After any change of masks or child counts, and when the last pin or io ends: evict_update() the
+ *   entry, in the arena's instance and in its tier's. It sees by itself that the entry came or went (mask no longer 0, or 0).
  * - To make room: evict_next(e, ENGINE_NONE) names the victim; evict_gone(e, victim, true) before its
  *   mask is cleared leaves a ghost; then masks, index_mask_changed(), evict_update() of its parent,
  *   and index_remove() if nothing is left of it. A victim that does not suit: evict_next(e, victim).

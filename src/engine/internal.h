@@ -33,6 +33,7 @@
 #define DROP_CHUNKS	256u	/* pins given back in a turn by leases that have ended */
 #define SWEEP_RECORDS	2048u	/* records that a sweep looks at in a turn */
 #define SCAN_VICTIMS	256u	/* candidates that one allocation looks at, at most */
+#define SCAN_BUSY	4096u	/* ... not counting those that it meets in use */
 #define RANDOM_WORDS	2048u
 #define RESETS		4u	/* of one model, not yet answered */
 #define ADMINS		16u	/* admin operations, not yet answered */
@@ -530,7 +531,8 @@ void entry_unpin(struct engine *engine, uint32_t entry);	/* it may be gone after
 void entry_io(struct engine *engine, uint32_t entry);		/* one more under way */
 void entry_io_done(struct engine *engine, uint32_t entry);	/* it may be gone afterwards */
 void entry_touch(struct engine *engine, uint32_t entry);
-void entry_used(struct engine *engine, uint32_t entry);		/* a hit of what was there before */
+void entry_used(struct engine *engine, uint32_t entry);		/* a hit of what was there before; pinned */
+void entry_met_busy(struct engine *engine, uint32_t entry);	/* eviction came upon it: out of its lists */
 void entry_link(struct engine *engine, uint32_t entry);		/* to its parent, if that is there (again) */
 uint32_t entry_tier(struct engine *engine, const struct entry *entry);	/* of its objects on disk, or NONE */
 uint64_t entry_ready(struct engine *engine, const struct entry *entry);	/* parts to be served at once */

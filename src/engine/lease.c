@@ -52,9 +52,37 @@ static void piece_free(struct engine *e, uint32_t piece, uint32_t n)
 	e->free_piece = piece;
 }
 
+/*
+ * What entry_unpin() is going to touch of these entries comes from all over the index: their second
+ * lines and sizes first, then those of their neighbours in the eviction list.
+ */
+static void piece_prefetch(struct engine *e, const struct piece *piece, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (piece->entries[i] != NONE) {
+			const struct entry *entry = entry_of(e, piece->entries[i]);
+
+			__builtin_prefetch(entry, 1);
+			__builtin_prefetch(&entry->parent, 1);
+			__builtin_prefetch(index_side(e->index, piece->entries[i]), 1);
+		}
+	for (uint32_t i = 0; i < n; i++)
+		if (piece->entries[i] != NONE) {
+			const struct entry *entry = entry_of(e, piece->entries[i]);
+
+			if (entry->l1_list == LIST_NONE)
+				continue;
+			if (entry->l1_prev != NONE)
+				__builtin_prefetch(&entry_of(e, entry->l1_prev)->parent, 1);
+			if (entry->l1_next != NONE)
+				__builtin_prefetch(&entry_of(e, entry->l1_next)->parent, 1);
+		}
+}
+
 /* The pins of the first @n places of a piece are given back, last place first. */
 static void piece_unpin(struct engine *e, uint32_t piece, uint32_t n)
 {
+	piece_prefetch(e, &e->pieces[piece], n);
 	while (n-- > 0)
 		if (e->pieces[piece].entries[n] != NONE)
 			entry_unpin(e, e->pieces[piece].entries[n]);

@@ -53,28 +53,32 @@ static bool has_size(struct engine *e, const struct ground *g, const struct entr
 struct search {
 	uint64_t bytes;
 	uint32_t tenant;
-	uint32_t after, seen;
+	uint32_t after, seen, busy;
 };
 
-/* The next chunk that may go and suits, or NONE. It stays the next until it is gone. */
+/*
+ * The next chunk that may go and suits, or NONE. It stays the next until it is gone. What is met in
+ * use leaves its list here, once, so it counts for little against the bound.
+ */
 static uint32_t victim(struct engine *e, const struct ground *g, struct search *search)
 {
-	while (search->seen < SCAN_VICTIMS) {
+	while (search->seen < SCAN_VICTIMS && search->busy < SCAN_BUSY) {
 		const uint32_t candidate = evict_next(g->evict, search->after);
 		const struct entry *entry;
 
 		if (candidate == NONE)
 			return NONE;
 		entry = entry_of(e, candidate);
-		search->seen++;
 		if (entry->pins + entry->io != 0) {
-			entry_met_busy(e, candidate);	/* out of the list: what follows it comes next */
+			entry_met_busy(e, candidate);
+			search->busy++;
 			continue;
 		}
-		if (entry_may_leave(e, entry) && (search->tenant == NONE || entry->tenant == search->tenant) &&
+		if (!entry_is_dirty(e, entry) && (search->tenant == NONE || entry->tenant == search->tenant) &&
 		    (search->bytes == 0 || has_size(e, g, entry, search->bytes)))
 			return candidate;
 		search->after = candidate;
+		search->seen++;
 	}
 	return NONE;
 }

@@ -190,7 +190,9 @@ static bool is_settled(struct engine *e, struct item *item, uint32_t number)
 	const uint32_t record = index_record_find(e->index, number, item->part);
 
 	if (entry_exists(e, entry, ~0u) & bit) {
+		entry_pin(e, number);
 		entry_used(e, number);
+		entry_unpin(e, number);
 		settle(item, ITEM_PRESENT);
 		return true;
 	}
