@@ -362,13 +362,17 @@ END_TEST
 
 static int submit_on_a_live_slot(void)
 {
-	struct stoker_request_head head = { .op = STOKER_OP_STORE, .slot = 1, .generation = 1, .n_keys = 1 };
+	/* A large slot: a chained lookup whose pieces never come lives on. */
+	struct stoker_request_head head = { .op = STOKER_OP_LOOKUP, .slot = 16, .generation = 1, .n_keys = 1 };
 	struct raw raw;
+	int model;
 
 	if (raw_attach(name, &raw) < 0)
 		return 1;
-	head.op = STOKER_OP_LOOKUP;
-	head.slot = 16;		/* a large one: a chained lookup whose pieces never come lives on */
+	model = raw_model(&raw, "live", 4096);
+	if (model < 0)
+		return 3;
+	head.model = (uint32_t)model;
 	raw_slot(&raw, 16)->request.lookup.pieces = 3;
 	raw_submit(&raw, &head);
 	head.generation = 2;

@@ -58,10 +58,21 @@ static void make_model(struct sim *sim, struct sim_model *model)
 	}
 }
 
+/* Bytes of every object that can ever be: all keys of all models. */
+static uint64_t all_bytes(const struct sim *sim)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t m = 0; m < sim->n_models; m++)
+		for (uint32_t part = 0; part < sim->models[m].config.n_parts; part++)
+			bytes += SIM_KEYS * sim->models[m].config.parts[part].image_bytes;
+	return bytes;
+}
+
 static void make_config(struct sim *sim)
 {
 	struct engine_config *c = &sim->config;
-	const uint32_t large = sim->roomy ? 400 : 1;
+	uint32_t large;
 
 	*c = (struct engine_config){
 		.clients = SIM_CLIENTS, .slots = SIM_SLOTS, .models = SIM_MODELS,
@@ -70,7 +81,7 @@ static void make_config(struct sim *sim)
 		.records = sim->roomy ? 16384 : 128 + sim_below(&sim->random, 4096),
 		.leases = 64, .holds = 32, .leased_chunks = 4096, .ios = 64,
 		.extent_bytes = SIM_UNIT * (16 + 8 * sim_below(&sim->random, 7)),
-		.extents = 8 + large + sim_below(&sim->random, 48),
+		.extents = 8 + sim_below(&sim->random, 48),
 		.n_tiers = sim_below(&sim->random, 3),
 		.policy = sim_chance(&sim->random, 500) ? ENGINE_POLICY_LRU : ENGINE_POLICY_ARC,
 		.refill_permille = sim_chance(&sim->random, 500) ? 0 : sim_below(&sim->random, 200),
@@ -80,6 +91,9 @@ static void make_config(struct sim *sim)
 		.recovered_hold_ns = 1000000000ull, .held_bytes_permille = 250,
 		.seed = sim_draw(&sim->random), .counters = sim->counters,
 	};
+	/* A slab may waste an eighth, and each size of objects begins slabs of its own. */
+	large = sim->roomy ? (uint32_t)(2 * all_bytes(sim) / c->extent_bytes) + 256 : 1;
+	c->extents += large;
 	for (uint32_t t = 0; t < c->n_tiers; t++) {
 		c->tiers[t].extents = 8 + large + sim_below(&sim->random, 100);
 		c->tiers[t].depth_bytes = SIM_UNIT * (8 + sim_below(&sim->random, 100));
