@@ -26,7 +26,7 @@ static void turn_away(struct session *session, enum stoker_status status, const 
 	va_start(arguments, format);
 	vsnprintf(welcome.reason, sizeof(welcome.reason), format, arguments);
 	va_end(arguments);
-	log_info("client \"%s\" (uid %u, pid %d) is turned away: %s", session->name, (unsigned)session->peer.uid,
+	log_debug("client \"%s\" (uid %u, pid %d) is turned away: %s", session->name, (unsigned)session->peer.uid,
 		 (int)session->peer.pid, welcome.reason);
 	broker_count(session->broker, STOKER_COUNTER_CLIENTS_REFUSED);
 	session_send(session, &welcome, sizeof(welcome), NULL, 0, NULL, 0);
@@ -156,9 +156,13 @@ static void let_in(struct session *session, int number, const struct channel_geo
 	broker->n_new--;
 	session->state = SESSION_ATTACHED;
 	broker_count(broker, STOKER_COUNTER_CLIENTS_ATTACHED);
-	log_info("client %d \"%s\" is attached: uid %u, pid %d, tenant %s%s", number, session->name,
-		 (unsigned)session->peer.uid, (int)session->peer.pid, broker->config.tenants[session->tenant].name,
-		 session->peer.uid == geteuid() ? "; of the broker's own uid: it is guarded against by accident only" : "");
+	log_debug("client %d \"%s\" is attached: uid %u, pid %d, tenant %s", number, session->name,
+		  (unsigned)session->peer.uid, (int)session->peer.pid, broker->config.tenants[session->tenant].name);
+	if (session->peer.uid == geteuid() && !broker->own_uid_said) {
+		broker->own_uid_said = true;
+		log_info("a client of the broker's own uid %u is attached: it could reopen and trace anything, so it is "
+			 "guarded against by accident only", (unsigned)session->peer.uid);
+	}
 	session->in_order = (struct order){ .type = ORDER_CLIENT_IN, .channel = session->channel, .owner = session };
 	session->orders++;
 	link_order(broker->link, &session->in_order);

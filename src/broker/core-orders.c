@@ -176,6 +176,7 @@ static void tier_up(struct core *core, struct order *order)
 		row->state = STOKER_TIER_SERVING;
 		engine_tier_up(core->engine, order->tier.number);
 	}
+	figures_tiers(core);
 	figures_state(core);
 }
 

@@ -87,6 +87,7 @@ bool watch_poll(struct core *core);		/* true: one was reached */
 /* figures.c */
 void figures_refresh(struct core *core);
 void figures_state(struct core *core);
+void figures_tiers(struct core *core);
 void figures_client(struct core *core, struct channel *channel, bool in);
 void figures_model(struct core *core, const struct model *model, uint32_t epoch);
 

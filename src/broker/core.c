@@ -107,18 +107,14 @@ static void request_hand_over(struct core *core, struct channel *channel, struct
 	engine_request(core->engine, channel->number, request);
 }
 
-/* Returns true if there was an entry. */
-static inline bool channel_round(struct core *core, struct channel *channel, uint64_t now)
+static void channel_batch(struct core *core, struct channel *channel)
 {
 	struct engine_request *request;
 
-	if (!request_waiting(&channel->requests))
-		return false;
-	channel->active = now;
 	for (uint32_t i = 0; i < CORE_BATCH; i++) {
 		switch (channel_take(channel, &request)) {
 		case CHANNEL_NOTHING:
-			return true;
+			return;
 		case CHANNEL_REQUEST:
 			request_hand_over(core, channel, request);
 			break;
@@ -130,11 +126,20 @@ static inline bool channel_round(struct core *core, struct channel *channel, uin
 			break;
 		case CHANNEL_BROKEN:
 			core_expel(core, channel, channel->why);
-			return true;
+			return;
 		}
 		if (channel->out)	/* the engine found it impossible */
-			return true;
+			return;
 	}
+}
+
+/* Returns true if there was an entry. */
+static inline bool channel_round(struct core *core, struct channel *channel, uint64_t now)
+{
+	if (!request_waiting(&channel->requests))
+		return false;
+	channel->active = now;
+	channel_batch(core, channel);
 	return true;
 }
 
@@ -195,6 +200,8 @@ static void doorbell_take(struct core *core, struct channel *channel, uint64_t n
 	core_count(core, STOKER_COUNTER_WAKES_TAKEN);
 	channel_doorbell_drain(channel);
 	core_heat(core, channel, now);
+	/* Taken here without a look whether one is due, because that would pass over an invented sequence. */
+	channel_batch(core, channel);
 }
 
 static bool events_take(struct core *core, const struct epoll_event *events, int n)

@@ -28,7 +28,7 @@ static void gauges_write(struct core *core)
 		atomic_store_explicit(&core->page->gauges[i], gauges[i], memory_order_relaxed);
 }
 
-static void tiers_write(struct core *core)
+void figures_tiers(struct core *core)
 {
 	for (uint32_t i = 0; i < core->n_tiers; i++) {
 		struct control_tier *row = &core->tier_rows[i];
@@ -86,7 +86,7 @@ void figures_model(struct core *core, const struct model *model, uint32_t epoch)
 void figures_refresh(struct core *core)
 {
 	gauges_write(core);
-	tiers_write(core);
+	figures_tiers(core);
 	for (uint32_t i = 0; i < CORE_CLIENTS; i++) {
 		if (core->channels[i])
 			client_write(core, core->channels[i]);

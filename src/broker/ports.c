@@ -287,6 +287,7 @@ static void tier_event_take(struct core *core, uint32_t number, const struct tie
 	case TIER_FAILED:
 		core->tier_rows[number].state = STOKER_TIER_FAILED;
 		core->degraded = true;
+		figures_tiers(core);
 		figures_state(core);
 		engine_tier_down(core->engine, number);
 		break;

@@ -15,6 +15,8 @@
 #define HELLO_TIMEOUT_NS	5000000000u
 #define SESSIONS_NEW_MAX	64u	/* connections that have not said HELLO yet */
 #define SEND_BUFFER		(1 << 20)
+#define SAY_WINDOW_NS		5000000000u
+#define SAY_MAX			10u
 
 /* ---- beginning and end ------------------------------------------------------------------------- */
 
@@ -79,6 +81,30 @@ void session_release(struct session *session)
 	free_if_over(session);
 }
 
+/*
+ * Whoever can connect can be let go as often as it likes: a line each would be a weapon. The first
+ * ones of every few seconds are logged, the rest is counted.
+ */
+static void say_let_go(const struct session *session, const char *why)
+{
+	static uint64_t window_ns;
+	static uint32_t said, unsaid;
+	const uint64_t now = control_now_ns();
+
+	if (now - window_ns > SAY_WINDOW_NS) {
+		if (unsaid)
+			log_warning("%u more clients were let go", unsaid);
+		window_ns = now;
+		said = unsaid = 0;
+	}
+	if (said++ >= SAY_MAX) {
+		unsaid++;
+		return;
+	}
+	log_warning("client \"%s\" (uid %u, pid %d) is let go: %s", session->name[0] ? session->name : "?",
+		    (unsigned)session->peer.uid, (int)session->peer.pid, why);
+}
+
 void session_close(struct session *session, const char *why)
 {
 	struct broker *broker = session->broker;
@@ -87,8 +113,7 @@ void session_close(struct session *session, const char *why)
 	if (was == SESSION_LEAVING)
 		return;
 	if (why)
-		log_warning("client \"%s\" (uid %u, pid %d) is let go: %s", session->name,
-			    (unsigned)session->peer.uid, (int)session->peer.pid, why);
+		say_let_go(session, why);
 	session->state = SESSION_LEAVING;
 	close(session->fd);	/* epoll forgets what is closed */
 	if (session->pidfd >= 0)
