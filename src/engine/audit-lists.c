@@ -216,8 +216,8 @@ static const char *pools_audit(const struct engine *e)
 		for (uint32_t i = 0; i < e->config.slots; i++) {
 			const struct job *job = &e->jobs[e->pools[p].client * e->config.slots + i];
 
-			if (job->phase == PHASE_FREE || !job->parked || !job->transfer.in_use ||
-			    (job->op != STOKER_OP_RETRIEVE && job->op != STOKER_OP_STORE))
+			if (job->phase == PHASE_FREE ||
+			    (job->op != STOKER_OP_RETRIEVE && job->op != STOKER_OP_STORE) || !job->transfer.in_use)
 				continue;
 			for (uint32_t s = 0; s < job->n_segments; s++)
 				users += job->transfer.pools[s] == p;

@@ -206,7 +206,7 @@ void lookup_step(struct engine *e, struct job *job)
 		return;
 	}
 	job->phase = PHASE_PROBE;
-	while (lk->keys_left > 0 && budget > 0)
+	while (lk->keys_left > 0 && (budget > 0 || lk->gap))
 		budget -= probe_some(e, job, budget);
 	if (lk->keys_left == 0 && !next_piece(e, job)) {
 		if (lk->pieces_came == lk->pieces)
@@ -604,7 +604,7 @@ void lookup_finish(struct engine *e, struct job *job, enum stoker_status status,
 		status = grant(e, job, &n, &answer);
 	if (status == STOKER_STATUS_OK && !probe)
 		count_hits(e, job, n, &answer);
-	if (status == STOKER_STATUS_OK && n == 0 && lk->crowded && lk->found > 0)
+	if (status == STOKER_STATUS_OK && n == 0 && lk->crowded)
 		status = STOKER_STATUS_NO_MEMORY;
 	answer.found = lk->found;
 	answer.found_l1 = lk->found_l1;
