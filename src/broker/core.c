@@ -282,7 +282,9 @@ static void sleep_in_epoll(struct core *core)
 	if (core->dirty && now >= core->next_figures)
 		figures_keep(core, now);
 	bell_arm(&core->bell);
-	if (!core_reap(core) && link_is_idle(&core->control) && link_is_idle(&core->starter)) {
+	/* What is taken here has to be turned over by the engine, and its wakes sent: the next round does. */
+	core->more |= core_reap(core);
+	if (!core->more && link_is_idle(&core->control) && link_is_idle(&core->starter)) {
 		const uint64_t until = sleep_until(core, now);
 		const uint64_t left = until > now ? until - now : 0;
 		const struct timespec time = { .tv_sec = (time_t)(left / 1000000000u),
@@ -291,7 +293,7 @@ static void sleep_in_epoll(struct core *core)
 		core_count(core, STOKER_COUNTER_CORE_SLEEPS);
 		const int n = epoll_pwait2(core->epoll, events, EVENTS, until == UINT64_MAX ? NULL : &time, NULL);
 		bell_disarm(&core->bell);
-		events_take(core, events, n);
+		core->more |= events_take(core, events, n);
 	} else {
 		bell_disarm(&core->bell);
 	}
