@@ -19,7 +19,7 @@
 #define WORLD_TIER_EXTENTS 32u
 #define WORLD_BLOCKS	4u	/* of an object */
 #define WORLD_POOL	1024u	/* blocks of a pool */
-#define WORLD_POOLS	4u
+#define WORLD_POOLS	16u
 #define WORLD_UNITS	(WORLD_EXTENT / 4096u * WORLD_TIER_EXTENTS)
 
 enum world_model { PLAIN, SHARDED, MIXED, BIG, WORLD_MODELS };

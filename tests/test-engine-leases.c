@@ -1,0 +1,410 @@
+/*
+ * The engine's leases, and what is done with them: RELEASE, renewal, RETRIEVE, MAP and UNMAP, END_SESSION.
+ */
+#include "tests/engine-world.h"
+#include "tests/suite.h"
+
+static struct world *w;
+
+static void make(void)
+{
+	w = world_new(NULL);
+}
+
+static void end(void)
+{
+	world_free(w);
+}
+
+static void lease_of(const struct seen *seen, uint64_t ret[2])
+{
+	ret[0] = seen->answer.lease[0];
+	ret[1] = seen->answer.lease[1];
+}
+
+/* A lease over @n stored chunks of chain 1. */
+static void lease_make(uint32_t n, uint64_t ret[2])
+{
+	const struct seen *seen;
+
+	do_store(w, 1, n);
+	seen = do_lookup(w, 1, n, STOKER_F_PREFETCH);
+	ck_assert_uint_eq(seen->answer.n, n);
+	lease_of(seen, ret);
+}
+
+/* ---- leases ------------------------------------------------------------------------------------------------ */
+
+START_TEST(a_lease_ends_when_its_last_reader_has_returned_and_repeats_do_nothing)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	do_store(w, 1, 2);
+	request = ask_lookup(w, 0, 1, PLAIN, 1, 2, 0);
+	request.line.lookup.readers = 0x5;
+	submit(w, 0, &request);
+	lease_of(&w->seen[0][1], lease);
+	for (int i = 0; i < 3; i++)
+		do_release(w, lease);		/* reader 0, again and again */
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 1);
+	request = ask_retrieve(w, 1, 0, PLAIN, lease, 0, 2);	/* another client, reader 2 */
+	request.line.retrieve.reader = 2;
+	request.head.flags = STOKER_F_END_SHARE;
+	submit(w, 1, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[1][0].answer.n, 2);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+	do_release(w, lease);
+}
+END_TEST
+
+START_TEST(a_lease_that_has_expired_answers_expired)
+{
+	uint64_t lease[2];
+	const struct seen *seen;
+
+	lease_make(2, lease);
+	world_pass(w, 31000);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+	seen = do_retrieve(w, lease, 2);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_EXPIRED);
+	ck_assert_uint_eq(world_counter(w, STOKER_COUNTER_LEASES_EXPIRED), 1);
+}
+END_TEST
+
+START_TEST(a_retrieve_under_way_keeps_its_chunks_whatever_the_clock_says)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	w->hold[PENDING_COPY] = true;
+	request = ask_retrieve(w, 0, 2, PLAIN, lease, 0, 2);
+	request.head.deadline_us = 60000000;
+	submit(w, 0, &request);
+	world_pass(w, 31000);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 2 * 8192);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][2].answer.n, 2);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+}
+END_TEST
+
+START_TEST(a_wrong_token_opens_nothing)
+{
+	uint64_t lease[2], wrong[2];
+
+	lease_make(2, lease);
+	for (int bit = 0; bit < 128; bit += 7) {
+		wrong[0] = lease[0] ^ (bit < 64 ? 1ull << bit : 0);
+		wrong[1] = lease[1] ^ (bit >= 64 ? 1ull << (bit - 64) : 0);
+		ck_assert_uint_eq(do_retrieve(w, wrong, 2)->answer.status, STOKER_STATUS_EXPIRED);
+		do_release(w, wrong);
+	}
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 1);
+}
+END_TEST
+
+START_TEST(a_lease_is_extended_by_a_longer_lookup_and_keeps_its_token)
+{
+	struct engine_request request;
+	const struct seen *seen;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	do_store(w, 1, 5);
+	world_pass(w, 20000);
+	request = ask_lookup(w, 0, 1, PLAIN, 1, 5, STOKER_F_RENEW);
+	memcpy(request.head.lease, lease, 16);
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(seen->answer.n, 5);
+	ck_assert_uint_eq(seen->answer.lease[0], lease[0]);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 1);
+	world_pass(w, 20000);		/* 40 s after it was granted, 20 after it was renewed */
+	ck_assert_uint_eq(do_retrieve(w, lease, 5)->answer.n, 5);
+}
+END_TEST
+
+START_TEST(a_lease_is_renewed_without_keys)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	world_pass(w, 20000);
+	request = ask_lookup(w, 0, 1, PLAIN, 1, 0, STOKER_F_RENEW);
+	memcpy(request.head.lease, lease, 16);
+	ck_assert_uint_eq(submit(w, 0, &request)->answer.n, 2);
+	world_pass(w, 20000);
+	ck_assert_uint_eq(do_retrieve(w, lease, 2)->answer.n, 2);
+}
+END_TEST
+
+START_TEST(a_lease_of_another_chain_cannot_be_extended)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	do_store(w, 2, 4);
+	request = ask_lookup(w, 0, 1, PLAIN, 2, 4, STOKER_F_RENEW);
+	memcpy(request.head.lease, lease, 16);
+	ck_assert_uint_eq(submit(w, 0, &request)->answer.status, STOKER_STATUS_BAD_REQUEST);
+	ck_assert_uint_eq(do_retrieve(w, lease, 2)->answer.n, 2);
+	lease[0]++;
+	memcpy(request.head.lease, lease, 16);
+	ck_assert_uint_eq(submit(w, 0, &request)->answer.status, STOKER_STATUS_EXPIRED);
+}
+END_TEST
+
+START_TEST(when_the_table_of_leases_is_full_a_lookup_gets_no_memory)
+{
+	do_store(w, 1, 1);
+	for (uint32_t i = 0; i < 64; i++)
+		ck_assert_uint_eq(do_lookup(w, 1, 1, 0)->answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(do_lookup(w, 1, 1, 0)->answer.status, STOKER_STATUS_NO_MEMORY);
+	ck_assert_uint_eq(w->seen[0][1].answer.n, 0);
+}
+END_TEST
+
+START_TEST(when_leased_chunks_run_out_a_lookup_gets_a_shorter_prefix)
+{
+	struct world *tight = world_new(&(struct world_options){ .leased_chunks = 20 });
+
+	do_store(tight, 1, 16);
+	ck_assert_uint_eq(do_lookup(tight, 1, 16, 0)->answer.n, 16);
+	ck_assert_uint_eq(do_lookup(tight, 1, 16, 0)->answer.n, 4);
+	ck_assert_uint_eq(do_lookup(tight, 1, 16, 0)->answer.status, STOKER_STATUS_NO_MEMORY);
+	world_free(tight);
+}
+END_TEST
+
+/* ---- RETRIEVE ------------------------------------------------------------------------------------------------ */
+
+START_TEST(blocks_that_are_not_named_are_left_alone)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	memset(w->blocks[0][0], 0xee, sizeof(w->blocks[0][0]));
+	request = ask_retrieve(w, 0, 2, PLAIN, lease, 0, 2);
+	w->slots[0][2]->ids[1] = STOKER_NO_BLOCK;
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][2].answer.n, 2);
+	ck_assert_uint_eq(w->blocks[0][0][0], block_value(1, 0, 0));
+	ck_assert_uint_eq(w->blocks[0][0][1], 0xeeeeeeeeeeeeeeeeull);
+}
+END_TEST
+
+START_TEST(a_retrieve_hands_its_layers_on_and_shows_its_progress)
+{
+	struct engine_request request;
+	const struct seen *seen;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	w->hold[PENDING_COPY] = true;
+	request = ask_retrieve(w, 0, 2, PLAIN, lease, 0, 2);
+	request.line.retrieve.layer_first = 1;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->pending[0].copy.layer_first, 1);
+	ck_assert_uint_eq(w->pending[0].copy.layer_end, 2);
+	engine_copy_progress(w->engine, w->pending[0].copy.copy, 1);
+	ck_assert_uint_eq(seen->answer.stage, STOKER_STAGE_LOADING);
+	ck_assert_uint_eq(seen->answer.layers, 1);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert(seen->done);
+	request = ask_retrieve(w, 0, 2, PLAIN, lease, 0, 2);
+	request.line.retrieve.layer_first = 2;		/* there are two */
+	ck_assert_uint_eq(submit(w, 0, &request)->answer.status, STOKER_STATUS_BAD_REQUEST);
+}
+END_TEST
+
+START_TEST(a_chunk_whose_item_failed_is_told_and_the_others_are_retrieved)
+{
+	struct engine_request request;
+	const struct seen *seen;
+	uint64_t lease[2];
+
+	lease_make(3, lease);
+	w->fail[PENDING_COPY] = 1;
+	w->fail_item = 2;
+	request = ask_retrieve(w, 0, 2, PLAIN, lease, 0, 3);
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_FAULT);
+	ck_assert_uint_eq(seen->answer.n, 2);
+	ck_assert_uint_eq(seen->chunks[1], STOKER_CHUNK_FAILED);
+	ck_assert_uint_eq(seen->chunks[2], STOKER_CHUNK_RETRIEVED);
+}
+END_TEST
+
+START_TEST(a_retrieve_that_waits_for_its_ready_word_ends_at_its_deadline)
+{
+	struct engine_request request;
+	const struct seen *seen;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	request = ask_retrieve(w, 0, 2, PLAIN, lease, 0, 2);
+	request.head.flags = STOKER_F_READY | STOKER_F_END_SHARE;
+	request.head.deadline_us = 1000;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert(!seen->done);
+	world_pass(w, 3);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_DEADLINE);
+	ck_assert(!w->watched[0][2]);
+	ck_assert_uint_eq(seen->chunks[0], STOKER_CHUNK_CANCELLED);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);	/* its share ended with it */
+}
+END_TEST
+
+/* ---- MAP, END_SESSION ------------------------------------------------------------------------------------------- */
+
+static const struct seen *map(const uint64_t lease[2], uint32_t chunk)
+{
+	struct engine_request request = ask(w, 0, 4, STOKER_OP_MAP, ENGINE_NONE);
+
+	memcpy(request.head.lease, lease, 16);
+	request.line.map.chunk = chunk;
+	return submit(w, 0, &request);
+}
+
+static const struct seen *unmap(uint32_t client, const uint64_t hold[2])
+{
+	struct engine_request request = ask(w, client, 5, STOKER_OP_UNMAP, ENGINE_NONE);
+
+	memcpy(request.head.lease, hold, 16);
+	return submit(w, client, &request);
+}
+
+START_TEST(a_hold_outlives_its_lease_and_says_whether_it_held)
+{
+	uint64_t lease[2], hold[2];
+	const struct seen *seen;
+
+	lease_make(2, lease);
+	seen = map(lease, 1);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(seen->mapped.bytes, 4096);
+	ck_assert_uint_eq(seen->mapped.version % 2, 0);
+	ck_assert_uint_eq(w->arena[(seen->mapped.offset - 4096) / 4096].block[0], block_value(1, 1, 0));
+	lease_of(seen, hold);
+	do_release(w, lease);
+	world_run(w);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 8192);
+	ck_assert_uint_eq(unmap(1, hold)->answer.status, STOKER_STATUS_EXPIRED);	/* not that client's */
+	ck_assert_uint_eq(unmap(0, hold)->mapped.held, 1);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+	ck_assert_uint_eq(unmap(0, hold)->answer.status, STOKER_STATUS_EXPIRED);
+}
+END_TEST
+
+START_TEST(what_a_client_holds_is_bounded)
+{
+	uint64_t lease[2];
+	uint32_t i = 0;
+
+	lease_make(2, lease);
+	while (map(lease, 0)->answer.status == STOKER_STATUS_OK)
+		ck_assert_uint_lt(++i, 100);
+	ck_assert_uint_eq(i, 8);	/* the table; the share of the arena would have allowed 25 */
+	ck_assert_uint_eq(w->seen[0][4].answer.status, STOKER_STATUS_NO_MEMORY);
+	ck_assert_uint_eq(map(lease, 7)->answer.status, STOKER_STATUS_BAD_REQUEST);
+}
+END_TEST
+
+START_TEST(the_end_of_a_session_ends_its_lookups_and_leases_and_no_copies)
+{
+	struct engine_request request;
+	const struct seen *waiting;
+
+	do_store(w, 1, 2);
+	for (int i = 0; i < 40; i++) {		/* more than a step ends */
+		request = ask_lookup(w, 0, 1, PLAIN, 1, 2, 0);
+		request.head.session = 7;
+		submit(w, 0, &request);
+	}
+	request = ask_lookup(w, 0, 1, PLAIN, 1, 2, 0);
+	request.head.session = 8;
+	submit(w, 0, &request);
+	request = ask_lookup(w, 1, 1, PLAIN, 1, 2, 0);
+	request.head.session = 7;		/* another client's session of that number */
+	submit(w, 1, &request);
+	request = ask_lookup(w, 0, WORLD_SMALL, PLAIN, 1, 2, 0);
+	request.head.session = 7;
+	request.line.lookup.pieces = 1;
+	waiting = submit(w, 0, &request);
+	w->hold[PENDING_COPY] = true;
+	request = ask_store(w, 0, 0, PLAIN, 3, 0, 2);
+	request.head.session = 7;
+	submit(w, 0, &request);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 42);
+	request = ask(w, 0, 3, STOKER_OP_END_SESSION, ENGINE_NONE);
+	request.head.session = 7;
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert(w->seen[0][3].done);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 2);
+	ck_assert(waiting->done);
+	ck_assert_uint_eq(waiting->answer.status, STOKER_STATUS_CANCELLED);
+	ck_assert(!w->seen[0][0].done);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][0].answer.n, 2);
+}
+END_TEST
+
+/* ---- the suite ---------------------------------------------------------------------------------- */
+
+static TCase *with_world(const char *name)
+{
+	TCase *tests = tcase_create(name);
+
+	tcase_add_checked_fixture(tests, make, end);
+	tcase_set_timeout(tests, 60);
+	return tests;
+}
+
+static TCase *leases(void)
+{
+	TCase *tests = with_world("lease");
+
+	tcase_add_test(tests, a_lease_ends_when_its_last_reader_has_returned_and_repeats_do_nothing);
+	tcase_add_test(tests, a_lease_that_has_expired_answers_expired);
+	tcase_add_test(tests, a_retrieve_under_way_keeps_its_chunks_whatever_the_clock_says);
+	tcase_add_test(tests, a_wrong_token_opens_nothing);
+	tcase_add_test(tests, a_lease_is_extended_by_a_longer_lookup_and_keeps_its_token);
+	tcase_add_test(tests, a_lease_is_renewed_without_keys);
+	tcase_add_test(tests, a_lease_of_another_chain_cannot_be_extended);
+	tcase_add_test(tests, when_the_table_of_leases_is_full_a_lookup_gets_no_memory);
+	tcase_add_test(tests, when_leased_chunks_run_out_a_lookup_gets_a_shorter_prefix);
+	tcase_add_test(tests, blocks_that_are_not_named_are_left_alone);
+	tcase_add_test(tests, a_retrieve_hands_its_layers_on_and_shows_its_progress);
+	tcase_add_test(tests, a_chunk_whose_item_failed_is_told_and_the_others_are_retrieved);
+	tcase_add_test(tests, a_retrieve_that_waits_for_its_ready_word_ends_at_its_deadline);
+	tcase_add_test(tests, a_hold_outlives_its_lease_and_says_whether_it_held);
+	tcase_add_test(tests, what_a_client_holds_is_bounded);
+	tcase_add_test(tests, the_end_of_a_session_ends_its_lookups_and_leases_and_no_copies);
+	return tests;
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("engine-leases");
+
+	suite_add_tcase(suite, leases());
+	return suite_run(suite);
+}

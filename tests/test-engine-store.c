@@ -1,0 +1,452 @@
+/*
+ * STORE: what becomes of each chunk, ready words, cancels and deadlines; and what is wrong with the
+ * segments of a store or retrieve.
+ */
+#include "tests/engine-world.h"
+#include "tests/suite.h"
+
+static struct world *w;
+
+static void make(void)
+{
+	w = world_new(NULL);
+}
+
+static void end(void)
+{
+	world_free(w);
+}
+
+static void lease_of(const struct seen *seen, uint64_t ret[2])
+{
+	ret[0] = seen->answer.lease[0];
+	ret[1] = seen->answer.lease[1];
+}
+
+/* A lease over @n stored chunks of chain 1. */
+static void lease_make(uint32_t n, uint64_t ret[2])
+{
+	const struct seen *seen;
+
+	do_store(w, 1, n);
+	seen = do_lookup(w, 1, n, STOKER_F_PREFETCH);
+	ck_assert_uint_eq(seen->answer.n, n);
+	lease_of(seen, ret);
+}
+
+/* ---- STORE ----------------------------------------------------------------------------------------- */
+
+START_TEST(what_was_stored_is_found_leased_and_retrieved)
+{
+	const struct seen *seen = do_store(w, 1, 8);
+	uint64_t lease[2];
+
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(seen->answer.n, 8);
+	for (uint32_t i = 0; i < 8; i++)
+		ck_assert_uint_eq(seen->chunks[i], STOKER_CHUNK_STORED);
+	seen = do_lookup(w, 1, 8, STOKER_F_PREFETCH);
+	ck_assert_uint_eq(seen->answer.n, 8);
+	ck_assert_uint_eq(seen->answer.counts[0], 8);
+	ck_assert_uint_eq(seen->bitmap[0], 0xff);
+	ck_assert_uint_eq(seen->n, 1);		/* all in the arena: DONE at once, no stage before it */
+	lease_of(seen, lease);
+	seen = do_retrieve(w, lease, 8);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(seen->answer.n, 8);
+	ck_assert_uint_eq(seen->answer.layers, 2);
+	for (uint32_t c = 0; c < 8; c++)
+		for (uint32_t b = 0; b < WORLD_BLOCKS; b++)
+			ck_assert_uint_eq(w->blocks[0][0][c * WORLD_BLOCKS + b], block_value(1, c, b));
+	do_release(w, lease);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+}
+END_TEST
+
+START_TEST(nothing_is_visible_before_its_copy_has_ended)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 4);
+
+	w->hold[PENDING_COPY] = true;
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(do_lookup(w, 1, 4, STOKER_F_PREFETCH)->answer.n, 0);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert_uint_eq(do_lookup(w, 1, 4, STOKER_F_PREFETCH)->answer.n, 4);
+}
+END_TEST
+
+START_TEST(chunks_that_are_there_are_present)
+{
+	const struct seen *seen;
+
+	do_store(w, 1, 4);
+	seen = do_store(w, 1, 6);
+	ck_assert_uint_eq(seen->answer.n, 2);
+	ck_assert_uint_eq(seen->answer.counts[0], 4);
+	ck_assert_uint_eq(seen->chunks[3], STOKER_CHUNK_PRESENT);
+	ck_assert_uint_eq(seen->chunks[4], STOKER_CHUNK_STORED);
+}
+END_TEST
+
+START_TEST(chunks_that_another_job_stores_are_elsewhere_at_once)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	submit(w, 0, &request);
+	request = ask_store(w, 1, 0, PLAIN, 1, 0, 2);
+	seen = submit(w, 1, &request);
+	world_run(w);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.counts[1], 2);
+	ck_assert_uint_eq(seen->chunks[0], STOKER_CHUNK_ELSEWHERE);
+}
+END_TEST
+
+START_TEST(a_store_that_waits_finds_present_what_the_other_stored)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	submit(w, 0, &request);
+	request = ask_store(w, 1, 0, PLAIN, 1, 0, 2);
+	request.head.flags = STOKER_F_WAIT;
+	seen = submit(w, 1, &request);
+	world_run(w);
+	ck_assert(!seen->done);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.counts[0], 2);
+}
+END_TEST
+
+START_TEST(a_store_that_waits_takes_over_what_the_other_failed_to_store)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	submit(w, 0, &request);
+	request = ask_store(w, 1, 0, PLAIN, 1, 0, 2);
+	request.head.flags = STOKER_F_WAIT;
+	seen = submit(w, 1, &request);
+	world_run(w);
+	w->hold[PENDING_COPY] = false;
+	w->fail[PENDING_COPY] = 1;
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][0].answer.status, STOKER_STATUS_FAULT);
+	ck_assert_uint_eq(w->seen[0][0].chunks[0], STOKER_CHUNK_FAILED);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.n, 2);
+	ck_assert_uint_eq(do_lookup(w, 1, 2, 0)->answer.n, 2);
+}
+END_TEST
+
+START_TEST(a_store_that_waits_takes_over_when_the_other_client_dies)
+{
+	struct engine_request request = ask_store(w, 2, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	submit(w, 2, &request);
+	request = ask_store(w, 1, 0, PLAIN, 1, 0, 2);
+	request.head.flags = STOKER_F_WAIT;
+	seen = submit(w, 1, &request);
+	engine_client_out(w->engine, 2);
+	world_audit(w);
+	ck_assert(!w->gone[2]);		/* its copy is being drained */
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert(w->gone[2]);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.n, 2);
+}
+END_TEST
+
+START_TEST(a_chunk_with_a_missing_block_is_incomplete_and_the_others_are_stored)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 3);
+	const struct seen *seen;
+
+	w->slots[0][0]->ids[2 * WORLD_BLOCKS + 1] = STOKER_NO_BLOCK;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(seen->answer.n, 2);
+	ck_assert_uint_eq(seen->answer.counts[2], 1);
+	ck_assert_uint_eq(seen->chunks[2], STOKER_CHUNK_INCOMPLETE);
+	ck_assert_uint_eq(do_lookup(w, 1, 3, 0)->answer.n, 2);
+}
+END_TEST
+
+START_TEST(a_short_last_chunk_may_lack_the_blocks_that_its_tokens_do_not_reach)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	struct slot_memory *slot = w->slots[0][0];
+	const struct seen *seen;
+
+	request.tokens = slot->tokens;
+	request.line.store.flags = STOKER_STORE_TOKENS;
+	slot->tokens[0] = 64;
+	slot->tokens[1] = 17;		/* two blocks of 16 */
+	slot->ids[WORLD_BLOCKS + 2] = slot->ids[WORLD_BLOCKS + 3] = STOKER_NO_BLOCK;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(seen->answer.n, 2);
+	request = ask_store(w, 0, 0, PLAIN, 2, 0, 2);
+	request.tokens = slot->tokens;
+	request.line.store.flags = STOKER_STORE_TOKENS;
+	slot->ids[WORLD_BLOCKS + 1] = STOKER_NO_BLOCK;	/* the second is needed */
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(seen->chunks[1], STOKER_CHUNK_INCOMPLETE);
+}
+END_TEST
+
+START_TEST(ids_may_be_given_as_runs)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	struct slot_memory *slot = w->slots[0][0];
+	uint64_t lease[2];
+
+	slot->segments[0].flags = STOKER_SEGMENT_RUNS;
+	slot->segments[0].n_ids = request.head.n_ids = 4;
+	memcpy(slot->ids, (uint32_t[]){ 100, 3, 7, 5 }, 16);
+	for (uint32_t i = 0; i < 8; i++)
+		w->blocks[0][0][i < 3 ? 100 + i : 4 + i] = 1000 + i;
+	ck_assert(submit(w, 0, &request));
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][0].answer.n, 2);
+	lease_of(do_lookup(w, 1, 2, 0), lease);
+	do_retrieve(w, lease, 2);
+	for (uint32_t i = 0; i < 8; i++)
+		ck_assert_uint_eq(w->blocks[0][0][i], 1000 + i);
+}
+END_TEST
+
+START_TEST(a_chunk_is_found_only_when_all_its_shards_are_stored)
+{
+	struct engine_request request = ask_store(w, 0, 0, SHARDED, 1, 0, 2);
+	const struct seen *seen;
+
+	request.head.n_segments = 1;	/* shard 0 alone */
+	request.head.n_ids = 2 * WORLD_BLOCKS;
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][0].answer.n, 2);
+	request = ask_lookup(w, 0, 1, SHARDED, 1, 2, 0);
+	seen = submit(w, 0, &request);
+	ck_assert_uint_eq(seen->answer.n, 0);
+	request = ask_store(w, 0, 0, SHARDED, 1, 0, 2);
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][0].answer.n, 2);
+	request = ask_lookup(w, 0, 1, SHARDED, 1, 2, 0);
+	seen = submit(w, 0, &request);
+	ck_assert_uint_eq(seen->answer.n, 2);
+}
+END_TEST
+
+/* Each row spoils a good store or retrieve in one way. */
+static void spoil(struct engine_request *request, struct slot_memory *slot, int how)
+{
+	switch (how) {
+	case 0: slot->segments[0].pool = 9; break;			/* no such pool */
+	case 1: slot->segments[0].pool = 1; break;			/* of another model */
+	case 2: slot->segments[0].shard = 1; break;			/* not that pool's part */
+	case 3: slot->segments[0].group = 7; break;
+	case 4: slot->segments[0].chunks = 0; break;
+	case 5: slot->segments[0].chunks++; break;			/* beyond the keys or the lease */
+	case 6: slot->segments[0].first = 0xffffffff; break;		/* the sum would wrap */
+	case 7: slot->segments[0].n_ids--; break;			/* not exactly as many */
+	case 8: request->head.n_ids++; break;
+	case 9: slot->ids[3] = WORLD_POOL; break;			/* beyond the pool */
+	case 10: slot->segments[0].reserved = 1; break;
+	case 11: slot->segments[0].flags = 2; break;
+	case 12: request->head.n_segments = 0; break;
+	case 13: request->head.flags |= STOKER_F_ANY; break;
+	case 14: request->head.priority = 8; break;
+	case 15:							/* the same object twice */
+		slot->segments[1] = slot->segments[0];
+		memcpy(slot->ids + 8, slot->ids, 32);
+		request->head.n_segments = 2;
+		request->head.n_ids = 16;
+		break;
+	case 16:							/* runs that are too short */
+		slot->segments[0].flags = STOKER_SEGMENT_RUNS;
+		slot->segments[0].n_ids = request->head.n_ids = 2;
+		memcpy(slot->ids, (uint32_t[]){ 0, 7 }, 8);
+		break;
+	case 17:							/* runs that are too long */
+		slot->segments[0].flags = STOKER_SEGMENT_RUNS;
+		slot->segments[0].n_ids = request->head.n_ids = 2;
+		memcpy(slot->ids, (uint32_t[]){ 0, 9 }, 8);
+		break;
+	case 18:							/* a run that leaves the pool */
+		slot->segments[0].flags = STOKER_SEGMENT_RUNS;
+		slot->segments[0].n_ids = request->head.n_ids = 2;
+		memcpy(slot->ids, (uint32_t[]){ WORLD_POOL - 7, 8 }, 8);
+		break;
+	case 19: request->model = 77; break;
+	default: request->line.store.flags = 0x10; request->line.retrieve.reserved[10] = 1; break;
+	}
+}
+#define SPOILT 21
+
+START_TEST(a_bad_store_is_refused_before_anything_is_placed)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	spoil(&request, w->slots[0][0], _i);
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_BAD_REQUEST);
+	ck_assert_uint_eq(w->asked[PENDING_COPY], 0);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 0);
+}
+END_TEST
+
+START_TEST(a_bad_retrieve_is_refused_before_anything_is_copied)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+	const struct seen *seen;
+
+	lease_make(2, lease);
+	request = ask_retrieve(w, 0, 0, PLAIN, lease, 0, 2);
+	spoil(&request, w->slots[0][0], _i);
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_BAD_REQUEST);
+	ck_assert_uint_eq(w->asked[PENDING_COPY], 1);	/* the store's */
+}
+END_TEST
+
+START_TEST(a_store_begins_when_its_ready_word_has_been_reached)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	request.head.flags = STOKER_F_READY;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert(w->watched[0][0]);
+	ck_assert_uint_eq(w->asked[PENDING_COPY], 0);
+	request = ask_store(w, 1, 0, PLAIN, 1, 0, 2);	/* it claims nothing yet: another one may store */
+	submit(w, 1, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[1][0].answer.n, 2);
+	w->watched[0][0] = false;
+	engine_ready(w->engine, 0, 0);
+	world_run(w);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.counts[0], 2);
+}
+END_TEST
+
+START_TEST(a_cancel_before_the_copy_ends_a_store_at_once)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	request.head.flags = STOKER_F_READY;
+	seen = submit(w, 0, &request);
+	engine_cancel(w->engine, 0, 0, seen->generation + 1);	/* another generation: not this job */
+	ck_assert(!seen->done);
+	engine_cancel(w->engine, 0, 0, seen->generation);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_CANCELLED);
+	ck_assert(!w->watched[0][0]);
+	engine_cancel(w->engine, 0, 0, seen->generation);	/* too late: nothing happens */
+}
+END_TEST
+
+START_TEST(a_cancel_of_a_running_copy_is_told_at_once_and_done_follows_the_drain)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	seen = submit(w, 0, &request);
+	engine_cancel(w->engine, 0, 0, seen->generation);
+	world_run(w);
+	ck_assert(!seen->done);
+	ck_assert_uint_eq(seen->answer.stage, STOKER_STAGE_ENDING);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_CANCELLED);
+	ck_assert_uint_ne(w->cancelled_copy, 0);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_CANCELLED);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 0);
+}
+END_TEST
+
+START_TEST(a_deadline_is_told_like_a_cancel)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	request.head.deadline_us = 5000;
+	seen = submit(w, 0, &request);
+	world_pass(w, 4);
+	ck_assert_uint_eq(seen->answer.stage, STOKER_STAGE_ACCEPTED);
+	world_pass(w, 3);
+	ck_assert_uint_eq(seen->answer.stage, STOKER_STAGE_ENDING);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_DEADLINE);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert(seen->done);
+}
+END_TEST
+
+/* ---- the suite -------------------------------------------------------------------------------------------------------- */
+
+static TCase *with_world(const char *name)
+{
+	TCase *tests = tcase_create(name);
+
+	tcase_add_checked_fixture(tests, make, end);
+	tcase_set_timeout(tests, 60);
+	return tests;
+}
+
+static TCase *stores(void)
+{
+	TCase *tests = with_world("store");
+
+	tcase_add_test(tests, what_was_stored_is_found_leased_and_retrieved);
+	tcase_add_test(tests, nothing_is_visible_before_its_copy_has_ended);
+	tcase_add_test(tests, chunks_that_are_there_are_present);
+	tcase_add_test(tests, chunks_that_another_job_stores_are_elsewhere_at_once);
+	tcase_add_test(tests, a_store_that_waits_finds_present_what_the_other_stored);
+	tcase_add_test(tests, a_store_that_waits_takes_over_what_the_other_failed_to_store);
+	tcase_add_test(tests, a_store_that_waits_takes_over_when_the_other_client_dies);
+	tcase_add_test(tests, a_chunk_with_a_missing_block_is_incomplete_and_the_others_are_stored);
+	tcase_add_test(tests, a_short_last_chunk_may_lack_the_blocks_that_its_tokens_do_not_reach);
+	tcase_add_test(tests, ids_may_be_given_as_runs);
+	tcase_add_test(tests, a_chunk_is_found_only_when_all_its_shards_are_stored);
+	tcase_add_loop_test(tests, a_bad_store_is_refused_before_anything_is_placed, 0, SPOILT);
+	tcase_add_loop_test(tests, a_bad_retrieve_is_refused_before_anything_is_copied, 0, SPOILT);
+	tcase_add_test(tests, a_store_begins_when_its_ready_word_has_been_reached);
+	tcase_add_test(tests, a_cancel_before_the_copy_ends_a_store_at_once);
+	tcase_add_test(tests, a_cancel_of_a_running_copy_is_told_at_once_and_done_follows_the_drain);
+	tcase_add_test(tests, a_deadline_is_told_like_a_cancel);
+	return tests;
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("engine-store");
+
+	suite_add_tcase(suite, stores());
+	return suite_run(suite);
+}
