@@ -358,12 +358,35 @@ static bool lease_certain(const struct sim *sim, const struct sim_lease *lease, 
 	       lease->epoch == sim->models[lease->model].epoch && !sim->models[lease->model].resetting;
 }
 
+/* Any lease that was ever given, but mostly one that is alive. */
+static struct sim_lease *pick_lease(struct sim *sim)
+{
+	struct sim_lease *lease = &sim->leases[0];
+
+	for (uint32_t tries = 0; tries < 8 && sim->n_leases; tries++) {
+		lease = &sim->leases[sim_below(&sim->random, sim->n_leases)];
+		if (!lease->ended && lease->readers && lease->expires_ns > sim->now_ns)
+			break;
+	}
+	return lease;
+}
+
+/* Mostly one of the lease's readers that has not returned. */
+static uint32_t pick_reader(struct sim *sim, const struct sim_lease *lease)
+{
+	uint32_t reader = sim_below(&sim->random, 4);
+
+	for (uint32_t tries = 0; tries < 8 && !(lease->readers >> reader & 1); tries++)
+		reader = sim_below(&sim->random, 4);
+	return reader;
+}
+
 static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 {
-	struct sim_lease *lease = &sim->leases[sim_below(&sim->random, SIM_LEASES) % (sim->n_leases ? sim->n_leases : 1)];
+	struct sim_lease *lease = pick_lease(sim);
 	struct sim_slot *slot;
 	struct writer w = { 0 };
-	const uint32_t reader = sim_below(&sim->random, 4);
+	const uint32_t reader = pick_reader(sim, lease);
 
 	if (sim->n_leases == 0 || lease->n == 0)
 		return;
@@ -424,7 +447,7 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 
 static void ask_release(struct sim *sim, uint32_t number, uint32_t s)
 {
-	struct sim_lease *lease = &sim->leases[sim_below(&sim->random, SIM_LEASES) % (sim->n_leases ? sim->n_leases : 1)];
+	struct sim_lease *lease = pick_lease(sim);
 	struct sim_slot *slot;
 
 	if (sim->n_leases == 0)
@@ -438,7 +461,7 @@ static void ask_release(struct sim *sim, uint32_t number, uint32_t s)
 
 static void ask_map(struct sim *sim, uint32_t number, uint32_t s)
 {
-	const struct sim_lease *lease = &sim->leases[sim_below(&sim->random, SIM_LEASES) % (sim->n_leases ? sim->n_leases : 1)];
+	const struct sim_lease *lease = pick_lease(sim);
 	struct sim_client *client = &sim->clients[number];
 	struct sim_slot *slot;
 	uint32_t part, c;

@@ -80,8 +80,8 @@ static void make_config(struct sim *sim)
 		.entries = sim->roomy ? 4096 : 64 + sim_below(&sim->random, 2048),
 		.records = sim->roomy ? 16384 : 128 + sim_below(&sim->random, 4096),
 		.leases = 64, .holds = 32, .leased_chunks = 4096, .ios = 64,
-		.extent_bytes = SIM_UNIT * (16 + 8 * sim_below(&sim->random, 7)),
-		.extents = 8 + sim_below(&sim->random, 48),
+		.extent_bytes = SIM_UNIT * (8 + 4 * sim_below(&sim->random, 7)),
+		.extents = 16 + sim_below(&sim->random, 24),
 		.n_tiers = sim_below(&sim->random, 3),
 		.policy = sim_chance(&sim->random, 500) ? ENGINE_POLICY_LRU : ENGINE_POLICY_ARC,
 		.refill_permille = sim_chance(&sim->random, 500) ? 0 : sim_below(&sim->random, 200),
@@ -156,7 +156,7 @@ void world_make(struct sim *sim)
 {
 	sim->random.state = sim_mix(sim->seed);
 	sim->roomy = sim->seed % 4 == 0;
-	sim->fault_permille = sim->roomy ? 0 : sim_below(&sim->random, 60);
+	sim->fault_permille = sim->roomy ? 0 : sim->plant ? 150 : sim_below(&sim->random, 60);
 	sim->now_ns = 1000000000ull;
 	sim->counters = aligned_alloc(64, sizeof(*sim->counters));
 	memset(sim->counters, 0, sizeof(*sim->counters));
