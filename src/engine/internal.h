@@ -345,7 +345,7 @@ struct engine {
 	struct evict evict;
 	uint32_t *extents;		/* first record whose place begins there */
 	uint64_t pinned_bytes, dirty_bytes;
-	uint32_t arena_objects, dirty_objects;
+	uint32_t arena_objects, dirty_objects, copying;
 	uint32_t extents_failed, arena_evictions;
 
 	struct tier tiers[ENGINE_TIERS_MAX];

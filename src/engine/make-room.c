@@ -212,7 +212,8 @@ static bool quota_make(struct engine *e, const struct ground *g, uint32_t tenant
 
 bool room_may_come(const struct engine *e)
 {
-	return (e->dirty_objects > 0 && tier_can_write(e)) || e->drop_piece != NONE || e->sweeping;
+	/* What is being stored now can be written, and then go, as well as what is dirty already. */
+	return (e->dirty_objects + e->copying > 0 && tier_can_write(e)) || e->drop_piece != NONE || e->sweeping;
 }
 
 uint32_t room_arena(struct engine *e, const struct model *model, uint64_t bytes, uint32_t near, enum room *why)

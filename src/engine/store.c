@@ -121,6 +121,7 @@ static void item_drop(struct engine *e, struct item *item, enum item_state state
 	const uint32_t entry = record_of(e, item->record)->entry;
 
 	e->sides[item->record].io = NONE;
+	e->copying--;
 	record_drop_arena(e, item->record);
 	item->record = NONE;
 	item->state = (uint8_t)state;
@@ -243,6 +244,7 @@ static void copy_add(struct engine *e, struct job *job, uint32_t i, uint32_t rec
 	record_of(e, record)->checksum = 0;
 	record_of(e, record)->flags = RECORD_COPYING;
 	e->sides[record].io = job_number(e, job);
+	e->copying++;
 	entry_io(e, record_of(e, record)->entry);
 	item->record = record;
 	item->state = ITEM_COPYING;
@@ -424,6 +426,7 @@ static void item_stored(struct engine *e, struct item *item)
 	const uint32_t entry = record->entry;
 
 	e->sides[number].io = NONE;
+	e->copying--;
 	record->flags &= (uint8_t)~RECORD_COPYING;
 	entry_touch(e, entry);
 	record_ready(e, number);
