@@ -484,6 +484,14 @@ void record_drop_arena(struct engine *e, uint32_t number)
 
 /* ---- objects on disk ---------------------------------------------------------------------------------- */
 
+/* Its first object there: if another tier remembers it as a ghost, that ends; it is in one tier's lists at a time. */
+static void tier_enter(struct engine *e, uint32_t entry, uint32_t tier)
+{
+	if (e->last_tiers[entry] != tier)
+		evict_forget_one(&e->tiers[e->last_tiers[entry]].evict, entry);
+	e->last_tiers[entry] = (uint8_t)tier;
+}
+
 void record_set_disk(struct engine *e, uint32_t number, uint32_t tier, uint32_t unit)
 {
 	struct record *record = record_of(e, number);
@@ -491,6 +499,8 @@ void record_set_disk(struct engine *e, uint32_t number, uint32_t tier, uint32_t 
 	const struct was was = entry_was(e, record->entry);
 
 	ENGINE_ASSERT(record->disk_place == NONE);
+	if (entry->disk == 0)
+		tier_enter(e, record->entry, tier);
 	record->disk_place = unit;
 	record->tier = (uint8_t)tier;
 	entry->disk |= 1ull << record->part;

@@ -61,6 +61,7 @@ static void lay_tables(const struct engine_config *c, struct engine *e, uint8_t 
 	e->sides = cut(base, at, (size_t)c->records * sizeof(struct side));
 	e->waiters = cut(base, at, (size_t)c->entries * sizeof(uint32_t));
 	e->parents = cut(base, at, (size_t)c->entries * sizeof(struct stoker_wire_key));
+	e->last_tiers = cut(base, at, c->entries);
 	e->extents = cut(base, at, (size_t)c->extents * sizeof(uint32_t));
 	for (uint32_t i = 0; i < c->n_tiers; i++)
 		e->tiers[i].extents = cut(base, at, (size_t)c->tiers[i].extents * sizeof(uint32_t));

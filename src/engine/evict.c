@@ -253,6 +253,14 @@ bool evict_forget(struct evict *e, enum entry_list kind)
 	return index_forget(e->index, ghost);
 }
 
+void evict_forget_one(struct evict *e, uint32_t number)
+{
+	const enum entry_list list = *evict_part(e, number).list;
+
+	if (list == LIST_GHOST_RECENT || list == LIST_GHOST_FREQUENT)
+		evict_take(e, number);
+}
+
 bool evict_drop_ghost(struct evict *e)
 {
 	for (;;) {

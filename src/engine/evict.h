@@ -78,6 +78,8 @@ static inline uint32_t evict_next(struct evict *e, uint32_t after)
 {
 	return e->policy->next(e, after);
 }
+/* @entry is to come to another instance than @e: a ghost that @e has of it is forgotten. */
+void evict_forget_one(struct evict *e, uint32_t entry);
 /* Forget the coldest ghosts of @e until an entry comes free; false: none did. index_add() does it. */
 bool evict_drop_ghost(struct evict *e);
 /*

@@ -337,6 +337,7 @@ struct engine {
 	struct side *sides;
 	uint32_t *waiters;		/* by entry: first job (+ 1) that waits for a fill of it */
 	struct stoker_wire_key *parents;	/* by entry: the parent's key, which outlives the parent */
+	uint8_t *last_tiers;		/* by entry: where its objects are on disk, or were last */
 	uint32_t unverified;		/* records */
 	uint64_t uses;			/* count for entry->touched */
 	uint64_t sequence;
