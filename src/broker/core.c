@@ -300,6 +300,7 @@ static void sleep_in_epoll(struct core *core)
 	now = clock_now(&core->clock);
 	core->next_look = now;
 	core->last_busy = now;
+	core->more = true;	/* whatever ended the sleep may have given the engine something to do */
 }
 
 static inline bool may_sleep(const struct core *core, uint64_t now)

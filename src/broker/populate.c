@@ -229,7 +229,7 @@ static void *starter_main(void *arg)
 
 	prctl(PR_SET_NAME, "stokerd-start");
 	/* On Linux this is the thread's own: whoever serves goes first. */
-	setpriority(PRIO_PROCESS, 0, 10);
+	setpriority(PRIO_PROCESS, 0, 5);
 	while (extent < ahead && extent_give(starter, extent, &failed))
 		extent++;
 	if (arena->warm)
