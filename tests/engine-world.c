@@ -303,6 +303,13 @@ void world_pass(struct world *w, uint64_t ms)
 	ck_assert_uint_ge(engine_deadline(w->engine), w->now);
 }
 
+void world_out(struct world *w, uint32_t client)
+{
+	w->out[client] = true;
+	engine_client_out(w->engine, client);
+	world_audit(w);
+}
+
 uint64_t world_counter(const struct world *w, enum stoker_counter counter)
 {
 	return w->counters.counters[counter];
@@ -430,12 +437,9 @@ struct world *world_new(const struct world_options *options)
 void world_free(struct world *w)
 {
 	memset(w->hold, 0, sizeof(w->hold));
-	for (uint32_t i = 0; i < WORLD_CLIENTS; i++) {
-		if (!w->expelled[i] || !w->gone[i]) {
-			if (!w->gone[i])
-				engine_client_out(w->engine, i);
-		}
-	}
+	for (uint32_t i = 0; i < WORLD_CLIENTS; i++)
+		if (!w->out[i])
+			world_out(w, i);
 	world_run(w);
 	for (uint32_t i = 0; i < WORLD_CLIENTS; i++) {
 		ck_assert(w->gone[i]);

@@ -89,7 +89,7 @@ struct world {
 	uint64_t blocks[WORLD_CLIENTS][WORLD_POOLS][WORLD_POOL];
 	struct seen seen[WORLD_CLIENTS][WORLD_SLOTS];
 	struct slot_memory *slots[WORLD_CLIENTS][WORLD_SLOTS];
-	bool gone[WORLD_CLIENTS], expelled[WORLD_CLIENTS], watched[WORLD_CLIENTS][WORLD_SLOTS];
+	bool out[WORLD_CLIENTS], gone[WORLD_CLIENTS], expelled[WORLD_CLIENTS], watched[WORLD_CLIENTS][WORLD_SLOTS];
 	bool committed[4096];
 	struct engine_object committed_object[4096];
 	struct engine_place committed_place[4096];
@@ -107,6 +107,7 @@ void world_run(struct world *w);	/* turns and answers until nothing moves */
 void world_turn(struct world *w);	/* one turn, no answers */
 void world_answer(struct world *w, uint32_t i);	/* answer pending[i] */
 void world_pass(struct world *w, uint64_t ms);	/* time passes, then world_run() */
+void world_out(struct world *w, uint32_t client);	/* it leaves */
 void world_audit(struct world *w);
 uint64_t world_counter(const struct world *w, enum stoker_counter counter);
 uint64_t world_gauge(const struct world *w, enum stoker_gauge gauge);

@@ -158,8 +158,7 @@ START_TEST(a_store_that_waits_takes_over_when_the_other_client_dies)
 	request = ask_store(w, 1, 0, PLAIN, 1, 0, 2);
 	request.head.flags = STOKER_F_WAIT;
 	seen = submit(w, 1, &request);
-	engine_client_out(w->engine, 2);
-	world_audit(w);
+	world_out(w, 2);
 	ck_assert(!w->gone[2]);		/* its copy is being drained */
 	w->hold[PENDING_COPY] = false;
 	world_run(w);

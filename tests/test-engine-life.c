@@ -1,0 +1,498 @@
+/*
+ * The engine's clients, models, pools, admin verbs, and restarts with the tables of a broker before.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "tests/engine-world.h"
+#include "tests/suite.h"
+
+static struct world *w;
+
+static void make(void)
+{
+	w = world_new(&(struct world_options){ .tiers = 1 });
+}
+
+static void end(void)
+{
+	world_free(w);
+}
+
+static void lease_of(const struct seen *seen, uint64_t ret[2])
+{
+	ret[0] = seen->answer.lease[0];
+	ret[1] = seen->answer.lease[1];
+}
+
+static uint64_t control_value(engine_token token, enum stoker_status status)
+{
+	for (uint32_t i = 0; i < w->n_controls; i++)
+		if (w->controls[i].token == token) {
+			ck_assert_int_eq(w->controls[i].status, status);
+			return w->controls[i].value;
+		}
+	ck_abort_msg("control operation %llu has no answer", (unsigned long long)token);
+	return 0;
+}
+
+static bool is_answered(engine_token token)
+{
+	for (uint32_t i = 0; i < w->n_controls; i++)
+		if (w->controls[i].token == token)
+			return true;
+	return false;
+}
+
+/* ---- configuration --------------------------------------------------------------------------------- */
+
+START_TEST(a_configuration_out_of_range_has_no_size)
+{
+	struct engine_config config = w->config;
+
+	switch (_i) {
+	case 0: config.clients = 0; break;
+	case 1: config.slots = 0; break;
+	case 2: config.records = 0; break;
+	case 3: config.extent_bytes = 5000; break;
+	case 4: config.n_tiers = ENGINE_TIERS_MAX + 1; break;
+	case 5: config.tiers[0].extents = 0; break;
+	case 6: config.ios = 1; break;
+	case 7: config.extents = 0xffffffff; break;
+	case 8: config.refill_permille = 1001; break;
+	default: config.tenants = 257; break;
+	}
+	ck_assert_uint_eq(engine_bytes(&config), 0);
+}
+END_TEST
+
+START_TEST(a_model_whose_objects_are_too_large_is_refused)
+{
+	struct engine_model_config model = { .epoch = 1, .chunk_tokens = 64, .n_groups = 1, .n_parts = 1 };
+
+	model.parts[0] = (struct engine_part_config){
+		.layers = 1, .blocks = 1, .payload_bytes = WORLD_EXTENT * WORLD_EXTENTS / 4,
+		.image_bytes = WORLD_EXTENT * WORLD_EXTENTS / 4 + 4096,
+	};
+	ck_assert_int_eq(engine_model_open(w->engine, &model), -E2BIG);
+	model.parts[0].payload_bytes = 4096;
+	model.parts[0].image_bytes = 8192;
+	for (int i = WORLD_MODELS; i < 8; i++)
+		ck_assert_int_eq(engine_model_open(w->engine, &model), i);
+	ck_assert_int_eq(engine_model_open(w->engine, &model), -ENOMEM);
+}
+END_TEST
+
+/* ---- clients ------------------------------------------------------------------------------------------ */
+
+START_TEST(a_client_that_leaves_leaves_nothing)
+{
+	struct engine_request request;
+
+	do_store(w, 1, 8);
+	request = ask_lookup(w, 1, 1, PLAIN, 1, 8, 0);
+	submit(w, 1, &request);
+	request = ask(w, 1, 2, STOKER_OP_MAP, ENGINE_NONE);
+	lease_of(&w->seen[1][1], request.head.lease);
+	submit(w, 1, &request);
+	ck_assert_uint_eq(w->seen[1][2].answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_gt(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+	world_out(w, 1);
+	world_run(w);
+	ck_assert(w->gone[1]);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_HOLDS), 0);
+	ck_assert_uint_eq(do_lookup(w, 1, 8, 0)->answer.n, 8);
+}
+END_TEST
+
+START_TEST(a_client_that_leaves_amid_anything_is_drained_and_told_nothing)
+{
+	const enum pending_kind held = _i % 2 ? PENDING_COPY : PENDING_READ;
+	struct engine_request request;
+	uint32_t published;
+
+	do_store(w, 1, 8);
+	engine_evict(w->engine, 1 << 30, 1);
+	world_run(w);
+	w->hold[held] = true;
+	request = ask_lookup(w, 1, 1, PLAIN, 1, 8, STOKER_F_PREFETCH);
+	submit(w, 1, &request);
+	request = ask_store(w, 1, 2, PLAIN, 2, 0, 8);
+	submit(w, 1, &request);
+	request = ask_store(w, 1, 3, PLAIN, 2, 0, 8);
+	request.head.flags = STOKER_F_WAIT;
+	submit(w, 1, &request);
+	request = ask_store(w, 1, 4, PLAIN, 3, 0, 8);
+	request.head.flags = STOKER_F_READY;
+	submit(w, 1, &request);
+	request = ask_lookup(w, 1, WORLD_SMALL, PLAIN, 1, 8, STOKER_F_PREFETCH);
+	request.line.lookup.pieces = 1;
+	submit(w, 1, &request);
+	if (_i >= 2)
+		world_run(w);
+	published = w->seen[1][2].n;
+	world_out(w, 1);
+	ck_assert(!w->watched[1][4]);
+	ck_assert_uint_eq(w->seen[1][2].n, published);
+	w->hold[held] = false;
+	world_run(w);
+	ck_assert(w->gone[1]);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_JOBS), 0);
+}
+END_TEST
+
+START_TEST(requests_of_a_client_that_leaves_are_ignored)
+{
+	struct engine_request request = ask_store(w, 1, 0, PLAIN, 1, 0, 2);
+
+	w->hold[PENDING_COPY] = true;
+	submit(w, 1, &request);
+	world_out(w, 1);
+	request = ask(w, 1, 1, STOKER_OP_PING, ENGINE_NONE);
+	ck_assert_uint_eq(submit(w, 1, &request)->n, 0);
+	engine_cancel(w->engine, 1, 0, 1);
+	ck_assert(!w->gone[1]);
+}
+END_TEST
+
+/* ---- pools ----------------------------------------------------------------------------------------------- */
+
+START_TEST(a_pool_is_dropped_when_no_copy_touches_it)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+
+	w->hold[PENDING_COPY] = true;
+	submit(w, 0, &request);
+	request = ask_store(w, 0, 1, PLAIN, 2, 0, 2);
+	request.head.flags = STOKER_F_READY;
+	submit(w, 0, &request);
+	engine_pool_drop(w->engine, 0, 0, 77);
+	world_run(w);
+	ck_assert(!is_answered(77));
+	ck_assert_uint_eq(w->seen[0][1].answer.status, STOKER_STATUS_CANCELLED);	/* it had not begun */
+	request = ask_store(w, 0, 1, PLAIN, 3, 0, 2);
+	ck_assert_uint_eq(submit(w, 0, &request)->answer.status, STOKER_STATUS_BAD_REQUEST);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	control_value(77, STOKER_STATUS_OK);
+	ck_assert_uint_eq(w->seen[0][0].answer.n, 2);	/* what was under way was let finish */
+	engine_pool_drop(w->engine, 0, 0, 78);
+	control_value(78, STOKER_STATUS_NOT_FOUND);
+	ck_assert_int_eq(engine_pool_added(w->engine, 0, 0, PLAIN, 0, WORLD_POOL), 0);
+}
+END_TEST
+
+START_TEST(a_pool_whose_memory_faulted_takes_no_more_jobs)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+
+	engine_pool_dead(w->engine, 0, 0);
+	ck_assert_uint_eq(submit(w, 0, &request)->answer.status, STOKER_STATUS_FAULT);
+	ck_assert_uint_eq(world_counter(w, STOKER_COUNTER_POOL_FAULTS), 1);
+}
+END_TEST
+
+/* ---- reset -------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_reset_takes_effect_at_once_and_is_answered_when_it_is_durable_and_quiet)
+{
+	struct engine_request request;
+	const struct seen *copying, *loading;
+	uint64_t lease[2];
+
+	do_store(w, 1, 8);
+	lease_of(do_lookup(w, 1, 4, 0), lease);
+	do_store(w, 2, 8);
+	w->hold[PENDING_COPY] = w->hold[PENDING_READ] = true;
+	request = ask_store(w, 1, 0, PLAIN, 3, 0, 4);
+	copying = submit(w, 1, &request);
+	request = ask_lookup(w, 1, WORLD_SMALL, PLAIN, 1, 4, 0);
+	request.line.lookup.pieces = 1;
+	loading = submit(w, 1, &request);
+	engine_reset(w->engine, PLAIN, 2, 0x1234, 5);
+	world_audit(w);
+	ck_assert_uint_eq(loading->answer.status, STOKER_STATUS_RESET);
+	ck_assert_uint_eq(copying->answer.stage, STOKER_STAGE_ENDING);
+	ck_assert_uint_eq(copying->answer.status, STOKER_STATUS_RESET);
+	ck_assert_uint_eq(do_lookup(w, 1, 8, STOKER_F_PREFETCH)->answer.found, 0);
+	ck_assert_uint_eq(do_retrieve(w, lease, 4)->answer.status, STOKER_STATUS_EXPIRED);
+	ck_assert_uint_eq(w->n_persisting, 1);
+	engine_epoch_persisted(w->engine, PLAIN, true);
+	ck_assert(!is_answered(5));		/* a copy still runs */
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert(copying->done);
+	ck_assert_uint_eq(control_value(5, STOKER_STATUS_OK), 2);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 0);	/* freed in the background */
+	ck_assert_uint_eq(w->slab_adds, w->slab_removes);
+	ck_assert_uint_eq(do_store(w, 1, 3)->answer.n, 3);
+	ck_assert_uint_eq(do_lookup(w, 1, 8, 0)->answer.n, 3);
+}
+END_TEST
+
+START_TEST(resets_that_overtake_each_other_are_answered_in_order)
+{
+	do_store(w, 1, 8);
+	engine_reset(w->engine, PLAIN, 2, 0, 1);
+	engine_reset(w->engine, PLAIN, 3, 0, 2);
+	world_run(w);
+	ck_assert_uint_eq(w->n_controls, 0);
+	engine_epoch_persisted(w->engine, PLAIN, false);
+	engine_epoch_persisted(w->engine, PLAIN, true);
+	ck_assert_uint_eq(control_value(1, STOKER_STATUS_IO), 2);
+	ck_assert_uint_eq(control_value(2, STOKER_STATUS_OK), 3);
+}
+END_TEST
+
+START_TEST(writes_and_reads_under_way_at_a_reset_come_to_nothing)
+{
+	struct engine_request request;
+	uint32_t adds;
+
+	do_store(w, 1, 8);
+	engine_evict(w->engine, 1 << 30, 1);
+	world_run(w);
+	w->hold[PENDING_READ] = w->hold[PENDING_WRITE] = true;
+	request = ask_lookup(w, 0, 1, PLAIN, 1, 2, STOKER_F_PREFETCH);
+	submit(w, 0, &request);
+	world_run(w);
+	do_store(w, 2, 8);
+	adds = w->slab_adds;
+	engine_reset(w->engine, PLAIN, 2, 0, 1);
+	world_run(w);
+	w->hold[PENDING_READ] = w->hold[PENDING_WRITE] = false;
+	world_run(w);
+	ck_assert_uint_eq(w->slab_adds, adds);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 0);
+	engine_epoch_persisted(w->engine, PLAIN, true);
+}
+END_TEST
+
+/* ---- admin ----------------------------------------------------------------------------------------------------- */
+
+START_TEST(clear_forgets_all_that_nobody_uses_in_every_tier)
+{
+	do_store(w, 1, 8);
+	do_store(w, 2, 8);
+	do_lookup(w, 1, 4, 0);
+	engine_clear(w->engine, 9);
+	world_run(w);
+	ck_assert_uint_ge(control_value(9, STOKER_STATUS_OK), 12 * 8192 * 2);
+	ck_assert_uint_eq(do_lookup(w, 2, 8, STOKER_F_PROBE)->answer.found, 0);
+	ck_assert_uint_eq(do_lookup(w, 1, 8, STOKER_F_PROBE)->answer.found, 4);
+}
+END_TEST
+
+START_TEST(evict_frees_what_was_asked_for)
+{
+	do_store(w, 1, 64);
+	do_store(w, 2, 40);
+	engine_evict(w->engine, 20 * 8192, 9);
+	world_run(w);
+	ck_assert_uint_ge(control_value(9, STOKER_STATUS_OK), 20 * 8192);
+	ck_assert_uint_ge(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 104 - 32);
+}
+END_TEST
+
+START_TEST(a_drain_refuses_stores_and_is_answered_when_all_is_written)
+{
+	w->hold[PENDING_WRITE] = true;
+	do_store(w, 1, 8);
+	engine_drain(w->engine, 9);
+	world_run(w);
+	ck_assert(!is_answered(9));
+	ck_assert_uint_eq(do_store(w, 2, 2)->answer.status, STOKER_STATUS_REFUSED);
+	ck_assert_uint_eq(do_lookup(w, 1, 8, 0)->answer.n, 8);
+	w->hold[PENDING_WRITE] = false;
+	world_run(w);
+	control_value(9, STOKER_STATUS_OK);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_DIRTY), 0);
+}
+END_TEST
+
+/* ---- restart ---------------------------------------------------------------------------------------------------- */
+
+START_TEST(before_recovery_is_over_lookups_find_nothing_and_stores_wait)
+{
+	struct world *fresh = world_new(&(struct world_options){ .not_serving = true });
+	struct engine_request request = ask_store(fresh, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *store = submit(fresh, 0, &request);
+
+	world_turn(fresh);
+	request = ask_lookup(fresh, 0, 1, PLAIN, 1, 2, STOKER_F_PREFETCH);
+	ck_assert_uint_eq(submit(fresh, 0, &request)->answer.status, STOKER_STATUS_STARTING);
+	ck_assert(!store->done);
+	engine_serve(fresh->engine, fresh->now);
+	world_run(fresh);
+	ck_assert_uint_eq(store->answer.n, 2);
+	world_free(fresh);
+}
+END_TEST
+
+/* A new broker over the arena and the tier of `w`, told of what its tables name. */
+static struct world *restart(bool held, uint64_t rotten_chunk, bool with_disk)
+{
+	struct world *next = world_new(&(struct world_options){ .tiers = 1, .not_serving = true });
+
+	memcpy(next->arena, w->arena, sizeof(w->arena));
+	memcpy(next->disk, w->disk, sizeof(w->disk));
+	for (uint32_t r = 0; r < 4096; r++) {
+		if (!w->committed[r])
+			continue;
+		if (w->committed_object[r].key.word[1] == rotten_chunk)
+			next->arena[w->committed_place[r].unit].rotten = true;
+		ck_assert_uint_eq(engine_recover(next->engine, r, &w->committed_place[r],
+						 &w->committed_object[r], held), r);
+		next->committed[r] = true;
+	}
+	for (uint32_t unit = 0; unit < WORLD_UNITS && with_disk; unit++) {
+		const struct engine_place place = { 0, unit, 8192 };
+		struct engine_object object = { .epoch = 1, .tokens = 64, .checksum = 1 };
+
+		if (w->disk[0][unit].key.word[0] == 0)
+			continue;
+		object.key = w->disk[0][unit].key;
+		object.sequence = w->disk[0][unit].sequence;
+		if (object.key.word[1])
+			object.parent = key_of(object.key.word[0], (uint32_t)object.key.word[1] - 1);
+		engine_recover(next->engine, ENGINE_NONE, &place, &object, false);
+	}
+	world_audit(next);
+	engine_serve(next->engine, next->now);
+	return next;
+}
+
+START_TEST(what_survived_in_the_arena_is_verified_before_its_first_service)
+{
+	struct world *next;
+	const struct seen *seen;
+	uint64_t lease[2];
+
+	do_store(w, 1, 5);
+	next = restart(false, 99, true);
+	ck_assert_uint_eq(next->asked[PENDING_VERIFY], 0);
+	seen = do_lookup(next, 1, 6, 0);
+	ck_assert_uint_eq(seen->answer.n, 5);
+	ck_assert_uint_eq(next->asked[PENDING_VERIFY], 5);
+	ck_assert_uint_eq(next->asked[PENDING_READ], 0);
+	lease_of(seen, lease);
+	ck_assert_uint_eq(do_retrieve(next, lease, 5)->answer.n, 5);
+	for (uint32_t i = 0; i < 20; i++)
+		ck_assert_uint_eq(next->blocks[0][0][i], block_value(1, i / 4, i % 4));
+	do_lookup(next, 1, 5, 0);
+	ck_assert_uint_eq(next->asked[PENDING_VERIFY], 5);	/* once is enough */
+	world_free(next);
+}
+END_TEST
+
+START_TEST(what_survived_rotten_is_dropped_and_read_from_disk_if_it_is_there)
+{
+	struct world *next;
+
+	do_store(w, 1, 5);
+	next = restart(false, 2, _i);
+	if (_i) {
+		ck_assert_uint_eq(do_lookup(next, 1, 5, STOKER_F_PREFETCH)->answer.n, 5);
+		ck_assert_uint_eq(next->asked[PENDING_READ], 1);
+	} else {
+		ck_assert_uint_eq(do_lookup(next, 1, 5, STOKER_F_PREFETCH | STOKER_F_PARTIAL)->answer.n, 2);
+	}
+	ck_assert_uint_eq(world_counter(next, STOKER_COUNTER_CHECKSUM_ERRORS), 1);
+	world_free(next);
+}
+END_TEST
+
+START_TEST(what_survived_in_the_arena_alone_is_written_to_the_tier)
+{
+	struct world *next;
+
+	do_store(w, 1, 5);
+	next = restart(false, 99, false);
+	world_run(next);
+	ck_assert_uint_eq(next->asked[PENDING_VERIFY], 5);
+	ck_assert_uint_eq(next->slab_adds, 5);
+	world_free(next);
+}
+END_TEST
+
+START_TEST(what_was_held_at_the_crash_is_kept_for_a_while)
+{
+	struct world *next;
+
+	do_store(w, 1, 5);
+	next = restart(true, 99, true);
+	engine_evict(next->engine, 1 << 30, 1);
+	world_run(next);
+	ck_assert_uint_eq(world_gauge(next, STOKER_GAUGE_ARENA_OBJECTS), 5);
+	world_pass(next, 31000);
+	engine_evict(next->engine, 1 << 30, 2);
+	world_run(next);
+	ck_assert_uint_eq(world_gauge(next, STOKER_GAUGE_ARENA_OBJECTS), 0);
+	world_free(next);
+}
+END_TEST
+
+START_TEST(a_table_entry_that_cannot_be_is_dropped)
+{
+	struct world *fresh = world_new(&(struct world_options){ .tiers = 1, .not_serving = true });
+	struct engine_object object = { .key = key_of(1, 0), .epoch = 1, .tokens = 64, .sequence = 5, .checksum = 1 };
+	struct engine_place place = { ENGINE_NONE, 0, 8192 };
+	uint32_t record = 3;
+
+	ck_assert_uint_eq(engine_recover(fresh->engine, record, &place, &object, false), record);
+	fresh->committed[3] = true;
+	place.unit = 2;
+	object.key = key_of(1, 1);
+	record = 4;
+	switch (_i) {
+	case 0: object.model = 5; break;		/* not open */
+	case 1: object.epoch = 2; break;		/* not the current one */
+	case 2: place.bytes = 4096; break;		/* not that part's size */
+	case 3: place.unit = 0; break;			/* taken */
+	case 4: place.unit = 0xfffffffe; break;		/* out of range */
+	case 5: object.shard = 1; break;		/* no such part */
+	case 6: object.tokens = 65; break;
+	case 7: record = 3; break;			/* a number twice */
+	case 8: object.key = key_of(1, 0); break;	/* an object twice */
+	default: place.tier = 1; break;			/* no such tier */
+	}
+	ck_assert_uint_eq(engine_recover(fresh->engine, record, &place, &object, false), ENGINE_NONE);
+	world_audit(fresh);
+	engine_serve(fresh->engine, fresh->now);
+	world_free(fresh);
+}
+END_TEST
+
+/* ---- the suite ---------------------------------------------------------------------------------------------------- */
+
+int main(void)
+{
+	Suite *suite = suite_create("engine-life");
+	TCase *tests = tcase_create("life");
+
+	tcase_add_checked_fixture(tests, make, end);
+	tcase_set_timeout(tests, 60);
+	tcase_add_loop_test(tests, a_configuration_out_of_range_has_no_size, 0, 10);
+	tcase_add_test(tests, a_model_whose_objects_are_too_large_is_refused);
+	tcase_add_test(tests, a_client_that_leaves_leaves_nothing);
+	tcase_add_loop_test(tests, a_client_that_leaves_amid_anything_is_drained_and_told_nothing, 0, 4);
+	tcase_add_test(tests, requests_of_a_client_that_leaves_are_ignored);
+	tcase_add_test(tests, a_pool_is_dropped_when_no_copy_touches_it);
+	tcase_add_test(tests, a_pool_whose_memory_faulted_takes_no_more_jobs);
+	tcase_add_test(tests, a_reset_takes_effect_at_once_and_is_answered_when_it_is_durable_and_quiet);
+	tcase_add_test(tests, resets_that_overtake_each_other_are_answered_in_order);
+	tcase_add_test(tests, writes_and_reads_under_way_at_a_reset_come_to_nothing);
+	tcase_add_test(tests, clear_forgets_all_that_nobody_uses_in_every_tier);
+	tcase_add_test(tests, evict_frees_what_was_asked_for);
+	tcase_add_test(tests, a_drain_refuses_stores_and_is_answered_when_all_is_written);
+	tcase_add_test(tests, before_recovery_is_over_lookups_find_nothing_and_stores_wait);
+	tcase_add_test(tests, what_survived_in_the_arena_is_verified_before_its_first_service);
+	tcase_add_loop_test(tests, what_survived_rotten_is_dropped_and_read_from_disk_if_it_is_there, 0, 2);
+	tcase_add_test(tests, what_survived_in_the_arena_alone_is_written_to_the_tier);
+	tcase_add_test(tests, what_was_held_at_the_crash_is_kept_for_a_while);
+	tcase_add_loop_test(tests, a_table_entry_that_cannot_be_is_dropped, 0, 10);
+	suite_add_tcase(suite, tests);
+	return suite_run(suite);
+}
