@@ -72,6 +72,20 @@ static int parse_policy(const char *text, enum engine_policy *ret)
 	return 0;
 }
 
+/*
+ * How many objects an extent holds, so that whole extents hold @objects, or nearly: hundreds of extents
+ * are quick to search, one for each object are not.
+ */
+static uint64_t objects_of_extent(uint64_t objects)
+{
+	for (uint64_t n = 64; n >= 8; n--) {
+		if (n <= objects && objects % n == 0)
+			return n;
+	}
+	/* A large prime, say: at 64 an extent, less than one in a thousand is lost. */
+	return objects >= 65536 ? 64 : objects >= 8192 ? 8 : 1;
+}
+
 /* Extents of the arena that a capacity means. @ret_objects: what it holds. */
 static int parse_capacity(const char *text, const struct trace *trace, struct solo_config *ret, uint64_t *ret_objects)
 {
@@ -84,8 +98,9 @@ static int parse_capacity(const char *text, const struct trace *trace, struct so
 		if (*end != '%' || !(share > 0 && share <= 1000))
 			return -EINVAL;
 		*ret_objects = (uint64_t)(share / 100 * (double)trace->unique + 0.5);
-		ret->extent_bytes = image;
-		ret->extents = (uint32_t)*ret_objects;
+		ret->extent_bytes = image * objects_of_extent(*ret_objects);
+		ret->extents = (uint32_t)(*ret_objects * image / ret->extent_bytes);
+		*ret_objects = ret->extents * ret->extent_bytes / image;
 	} else {
 		uint64_t bytes;
 
