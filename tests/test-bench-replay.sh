@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# replay end to end: exact hits, right bytes, damage that is seen, a broker that dies, and nothing left behind.
+set -euo pipefail
+
+# shellcheck disable=SC2154 # the harness says where the trees are
+bench=$top_builddir/stoker-bench
+# shellcheck disable=SC2154
+trace=$top_srcdir/data/mooncake_conversation_2000.jsonl
+work=$(mktemp -d)
+pid=
+clean_up() {
+	[[ -z $pid ]] || kill -KILL "$pid" 2>/dev/null || :
+	rm -rf "$work"
+}
+trap clean_up EXIT
+
+fail() {
+	printf 'FAIL %s\n' "$*"
+	[[ ! -s $work/error ]] || sed 's/^/    /' "$work/error"
+	exit 1
+}
+
+# field NAME: of the last report; nothing if it is not there.
+field() { sed -n "s/^  \"$1\": \(.*[^,]\),*$/\1/p" "$work/report"; }
+expect() { [[ $(field "$1") == "$2" ]] || fail "$test: $1 is $(field "$1"), not $2"; }
+
+# replay STATUS OPTION...: run it, with that exit status and with nothing left behind.
+replay() {
+	local expected=$1 status=0
+	shift
+	TMPDIR=$work "$bench" replay --format json --trace "$trace" --l1 192M --set arena.extent=8M "$@" \
+		>"$work/report" 2>"$work/error" &
+	pid=$!
+	wait "$pid" || status=$?
+	((status == expected)) || fail "$test: exit status $status, not $expected"
+	expect_nothing_left "$pid"
+	pid=
+}
+
+expect_nothing_left() {
+	local left
+	left=$(find "$work" -mindepth 1 -name 'stoker-bench*'; find /dev/shm -maxdepth 1 -name "stoker-bench-$1*")
+	[[ -z $left ]] || fail "$test: left behind: $left"
+}
+
+test="room for all gives the trace's strict-prefix hits exactly"
+replay 0 --requests 300 --object-size 8K
+expect requests 300
+expect hits_l1 "$(field blocks | awk -v unique="$(field unique_blocks)" '{ print $1 - unique }')"
+expect hits_disk 0
+expect wrong_bytes 0
+expect refused_blocks 0
+expect verified_bytes "$(($(field hits_l1) * 8192))"
+expect prefetch_bytes_per_s null
+[[ -n $(field skipped) ]] || fail "$test: what is null has no reason"
+
+test="several blocks an object, and long requests in rounds"
+replay 0 --requests 150 --object-size 16K --blocks 4 --pool 256K
+expect hits_l1 "$(field blocks | awk -v unique="$(field unique_blocks)" '{ print $1 - unique }')"
+expect wrong_bytes 0
+
+test="an object that has one plane only"
+replay 0 --requests 60 --object-size 704
+expect wrong_bytes 0
+expect hits_l1 "$(field blocks | awk -v unique="$(field unique_blocks)" '{ print $1 - unique }')"
+
+test="the disk serves what the arena has no room for, to four workers"
+replay 0 --requests 300 --object-size 64K --l1 64M --disk 1G --workers 4
+expect requests 300
+expect wrong_bytes 0
+expect checksum_errors 0
+(($(field hits_disk) > 0)) || fail "$test: nothing came from disk"
+
+test="a tier survives a crash and the loss of shared memory"
+replay 0 --requests 200 --object-size 32K --disk 1G --then-restart 50 --cold
+expect restart_requests 50
+expect wrong_bytes 0
+(($(field restart_hits_disk) > 0)) || fail "$test: nothing came from disk"
+
+test="an arena survives a crash"
+replay 0 --requests 100 --object-size 32K --then-restart 20
+expect wrong_bytes 0
+(($(field restart_hits_l1) + $(field restart_hits_disk) == $(field restart_blocks))) ||
+	fail "$test: $(field restart_hits_l1) + $(field restart_hits_disk) of $(field restart_blocks) blocks were served"
+
+test="a byte flipped in the arena is seen"
+replay 1 --requests 50 --object-size 32K --flip arena
+expect wrong_bytes 1
+(($(field flipped_copies) > 0)) || fail "$test: nothing was flipped"
+
+test="a byte flipped on disk is never served"
+replay 0 --requests 50 --object-size 32K --disk 256M --flip disk
+expect wrong_bytes 0
+(($(field flipped_copies) > 0)) || fail "$test: nothing was flipped"
+(($(field checksum_errors) > 0)) || fail "$test: no checksum was found wrong"
+expect restart_hits_disk 0
+
+test="a broker that dies is told, with exit status 1"
+TMPDIR=$work "$bench" replay --format json --trace "$trace" --l1 192M --set arena.extent=8M --object-size 64K \
+	>"$work/report" 2>"$work/error" &
+pid=$!
+for ((i = 0; i < 200; i++)); do
+	broker=$(pgrep -P "$pid" -x stokerd || :)
+	[[ -z $broker ]] || break
+	sleep 0.05
+done
+[[ -n $broker ]] || fail "$test: no broker was started"
+sleep 0.3
+kill -KILL "$broker"
+status=0
+wait "$pid" || status=$?
+((status == 1)) || fail "$test: exit status $status"
+grep -q 'broker' "$work/error" || fail "$test: it does not say so"
+expect_nothing_left "$pid"
+pid=
+
+test="interrupted, it leaves nothing behind"
+TMPDIR=$work "$bench" replay --trace "$trace" --l1 192M --set arena.extent=8M --object-size 64K --disk 1G \
+	>"$work/report" 2>"$work/error" &
+pid=$!
+for ((i = 0; i < 200; i++)); do
+	[[ -z $(pgrep -P "$pid" -x stokerd || :) ]] || break
+	sleep 0.05
+done
+sleep 0.3
+kill -TERM "$pid"
+status=0
+wait "$pid" || status=$?
+((status == 143)) || fail "$test: exit status $status"
+expect_nothing_left "$pid"
+pid=
+
+test="what is wrong is named, with exit status 2"
+head -c 1000 "$trace" >"$work/cut.jsonl"
+status=0
+"$bench" replay --trace "$work/cut.jsonl" >"$work/report" 2>"$work/error" || status=$?
+((status == 2)) || fail "$test: exit status $status for a cut-off trace"
+grep -q 'cut.jsonl", line 8: .*cut off' "$work/error" || fail "$test: the cut-off line is not named"
+for options in "" "--trace $trace --workers 0" "--trace $trace --object-size 100" "--trace $trace --l1 0" \
+	"--trace $trace --flip disk" "--trace /nowhere" "--trace $trace --format xml" "--trace $trace --nothing"; do
+	status=0
+	# shellcheck disable=SC2086 # they are several
+	"$bench" replay $options >"$work/report" 2>"$work/error" || status=$?
+	((status == 2)) || fail "$test: exit status $status for: replay $options"
+	[[ -s $work/error && ! -s $work/report ]] || fail "$test: nothing is said of: replay $options"
+done
+
+test="a setting that the broker refuses ends the bench"
+replay 1 --requests 1 --set arena.policy=best
