@@ -186,6 +186,7 @@ static bool feed(struct engine *e, struct job *job, uint32_t place, uint64_t mis
 {
 	struct lookup *lk = &job->lookup;
 	const uint32_t number = lk->entries[place];
+	uint64_t there;
 
 	lk->cursor++;
 	if (job->flags & STOKER_F_ANY) {
@@ -196,7 +197,10 @@ static bool feed(struct engine *e, struct job *job, uint32_t place, uint64_t mis
 		lk->arena.longest += missing == 0;
 		return missing == 0;
 	}
-	usable_feed(&lk->arena, number == NONE ? 0 : entry_ready(e, entry_of(e, number)) & lk->need);
+	there = number == NONE ? 0 : entry_ready(e, entry_of(e, number)) & lk->need;
+	/* What was stored since the probe counts too, so this length may be new to the bitmap. */
+	if (usable_feed(&lk->arena, there) && place >= lk->have)
+		lk->bitmap[place / 64] |= 1ull << place % 64;
 	return !lk->arena.full_gap;
 }
 
