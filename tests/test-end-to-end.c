@@ -6,8 +6,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -650,6 +651,80 @@ START_TEST(a_killed_broker_ends_what_is_pending)
 }
 END_TEST
 
+static void *kill_and_start(void *arg)
+{
+	_Atomic bool *over = arg;
+
+	for (int i = 0; i < 4; i++) {
+		usleep(200000);
+		broker_end(SIGKILL);
+		broker_start();
+	}
+	usleep(200000);
+	*over = true;
+	return NULL;
+}
+
+/* Store a few chunks, look them up, and retrieve them. Whatever was asked, no byte may be wrong. */
+static uint32_t serve_once(struct worker *w, uint32_t first)
+{
+	struct stoker_key keys[4];
+	uint32_t ids[4 * BLOCKS], served = 0;
+	uint8_t chunks[4];
+	struct stoker_blocks blocks = { .pool = w->pool, .chunks = 4, .ids = ids };
+	struct stoker_result result = { .size = sizeof(result) };
+	struct stoker_job job;
+
+	keys_of(keys, first, 4);
+	ids_from(ids, 0, 4 * BLOCKS);
+	for (uint32_t i = 0; i < 4; i++)
+		fill(w->memory, i * BLOCKS, first + i);
+	if (stoker_store(w->c, w->model, keys, 4, &blocks, 1, NULL, &job) == 0)
+		finish(w, job);
+	if (stoker_lookup(w->c, w->model, keys, 4, NULL, &job) < 0)
+		return 0;
+	result = finish(w, job);
+	if (result.n == 0)
+		return 0;
+	blocks.chunks = result.n;
+	ids_from(ids, 100, result.n * BLOCKS);
+	if (stoker_retrieve(w->c, w->model, &result.lease, &blocks, 1, NULL, &job) < 0)
+		return 0;
+	ck_assert_int_eq(stoker_wait(w->c, job, 30000000), 0);
+	ck_assert_int_eq(stoker_finish(w->c, job, NULL, NULL, 0, chunks, 4), 0);
+	for (uint32_t i = 0; i < result.n; i++) {
+		if (chunks[i] != STOKER_CHUNK_RETRIEVED)
+			continue;
+		served++;
+		for (uint32_t row = 0; row < LAYERS * PLANES; row++)
+			ck_assert_mem_eq(w->memory + row * PLANE_BYTES + (100 + i * BLOCKS) * BLOCK_BYTES,
+					 w->memory + row * PLANE_BYTES + i * BLOCKS * BLOCK_BYTES, BLOCKS * BLOCK_BYTES);
+	}
+	return served;
+}
+
+START_TEST(a_worker_goes_on_through_the_deaths_of_brokers)
+{
+	_Atomic bool over = false;
+	uint32_t n = 0, served = 0;
+	pthread_t killer;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_int_eq(pthread_create(&killer, NULL, kill_and_start, (void *)&over), 0);
+	for (; !over; n++) {
+		served += serve_once(&w, n % 64 * 4);
+		usleep(200);
+	}
+	pthread_join(killer, NULL);
+	while (!stoker_is_attached(w.c))
+		serve_once(&w, 0);
+	ck_assert_uint_ge(stoker_attachments(w.c), 2);
+	ck_assert_uint_gt(served, 0);
+	worker_end(&w);
+}
+END_TEST
+
 START_TEST(a_client_that_is_killed_leaves_nothing_behind)
 {
 	struct worker w;
@@ -719,6 +794,7 @@ int main(void)
 	tcase_add_test(memory, jobs_larger_than_a_payload_are_stored_looked_up_and_retrieved_whole);
 	tcase_add_test(memory, after_a_kill_the_same_handles_are_served_by_the_next_broker);
 	tcase_add_test(memory, a_killed_broker_ends_what_is_pending);
+	tcase_add_test(memory, a_worker_goes_on_through_the_deaths_of_brokers);
 	tcase_add_test(memory, a_client_that_is_killed_leaves_nothing_behind);
 	tcase_add_test(memory, commands_end_as_they_promise);
 	suite_add_tcase(suite, memory);

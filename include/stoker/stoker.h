@@ -86,7 +86,9 @@ struct stoker_options {
  */
 STOKER_API int stoker_attach(const char *name, const struct stoker_options *options, struct stoker **ret);
 STOKER_API const char *stoker_attach_error(void);	/* of this thread's last stoker_attach() */
-STOKER_API void stoker_close(struct stoker *c);		/* NULL is fine; running copies are drained by the broker */
+/** NULL is fine. Frees what is still open. Copies that run are drained by the broker, which this does
+ * not wait for: before a pool's memory is used for anything else, drop the pool. */
+STOKER_API void stoker_close(struct stoker *c);
 STOKER_API const char *stoker_error(const struct stoker *c);
 STOKER_API bool stoker_is_attached(const struct stoker *c);
 /* Attach again now, re-open models, regions and pools. 0 (also if nothing was lost) or as stoker_attach(). */
