@@ -33,6 +33,7 @@
 static char name[64], directory[64];
 static bool with_tier;
 static pid_t broker;
+static int janitor = -1;
 
 /* ---- a broker ------------------------------------------------------------------------------------- */
 
@@ -41,6 +42,47 @@ static void path_of(char to[256], const char *what)
 	const char *top = getenv("top_builddir");
 
 	snprintf(to, 256, "%s/%s", top ? top : ".", what);
+}
+
+/*
+ * A test that fails ends without its teardown. Whoever it leaves behind is ended by a process that waits
+ * for it: it is told the broker's number, and at end of file it kills that broker and removes the files.
+ */
+static void clean_up(pid_t pid)
+{
+	char command[512];
+
+	if (pid > 0)
+		kill(pid, SIGKILL);
+	snprintf(command, sizeof(command), "rm -rf '%s' '/dev/shm%s' '/dev/shm%s.arena' '/dev/shm%s.table'", directory, name,
+		 name, name);
+	if (system(command) != 0)
+		perror(command);
+}
+
+static void janitor_start(void)
+{
+	pid_t pid = 0, left;
+	int told[2];
+
+	ck_assert_int_eq(pipe2(told, O_CLOEXEC), 0);
+	left = fork();
+	ck_assert_int_ge(left, 0);
+	if (left == 0) {
+		setsid();	/* Check ends the group of a test that runs too long */
+		close(told[1]);
+		while (read(told[0], &pid, sizeof(pid)) == sizeof(pid))
+			;
+		clean_up(pid);
+		_exit(0);
+	}
+	close(told[0]);
+	janitor = told[1];
+}
+
+static void janitor_tell(pid_t pid)
+{
+	ck_assert_int_eq(write(janitor, &pid, sizeof(pid)), sizeof(pid));
 }
 
 static void broker_exec(int ready)
@@ -69,6 +111,7 @@ static void broker_start(void)
 	ck_assert_int_ge(broker, 0);
 	if (broker == 0)
 		broker_exec(ready[1]);
+	janitor_tell(broker);
 	close(ready[1]);
 	ck_assert_int_gt(read(ready[0], line, sizeof(line) - 1), 0);
 	close(ready[0]);
@@ -84,6 +127,7 @@ static int broker_end(int signal_number)
 	kill(broker, signal_number);
 	ck_assert_int_eq(waitpid(broker, &status, 0), broker);
 	broker = 0;
+	janitor_tell(0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
@@ -285,6 +329,7 @@ static void setup(void)
 	snprintf(directory, sizeof(directory), "/tmp/stoker-e2e-XXXXXX");
 	expect(mkdtemp(directory));
 	snprintf(name, sizeof(name), "/stoker-e2e-%d", (int)getpid());
+	janitor_start();
 	broker_start();
 	await_status("\"serving\"");
 	await_status("\"populated_bytes\": 201326592");	/* before that, little room: stores evict */
@@ -298,13 +343,10 @@ static void setup_with_tier(void)
 
 static void teardown(void)
 {
-	char command[512];
-
 	if (broker > 0)
 		broker_end(SIGKILL);
-	snprintf(command, sizeof(command), "rm -rf '%s' '/dev/shm%s' '/dev/shm%s.arena' '/dev/shm%s.table'", directory, name,
-		 name, name);
-	ck_assert_int_eq(system(command), 0);
+	clean_up(0);
+	close(janitor);
 	with_tier = false;
 }
 
@@ -770,6 +812,7 @@ START_TEST(commands_end_as_they_promise)
 	ck_assert_int_eq(run_ctl("stop >/dev/null"), 0);
 	ck_assert_int_eq(waitpid(broker, &status, 0), broker);
 	broker = 0;
+	janitor_tell(0);
 	ck_assert_int_eq(WIFEXITED(status) ? WEXITSTATUS(status) : 1000, 0);
 	ck_assert_int_eq(run_ctl("status >/dev/null"), 3);
 }
