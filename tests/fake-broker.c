@@ -231,7 +231,7 @@ struct fake *fake_start(const char *name, const struct fake_options *options)
 	if (options)
 		fake->options = *options;
 	snprintf(fake->name, sizeof(fake->name), "%s", name);
-	snprintf(fake->socket, sizeof(fake->socket), "/tmp/stoker-test%s.socket", name + 1);
+	snprintf(fake->socket, sizeof(fake->socket), "/tmp%s.socket", name);
 	pthread_mutex_init(&fake->lock, NULL);
 	page_make(fake);
 	listen_on(fake);
