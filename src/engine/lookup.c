@@ -527,8 +527,8 @@ static void count_hits(struct engine *e, struct job *job, uint32_t n, struct eng
 	for (uint32_t place = lk->have < end ? lk->have : end; place < end; place++) {
 		if (lk->entries[place] == NONE)
 			hits += !any;	/* no group needs it: it counts with its prefix */
-		else if (bit_get(lk->hits, place))
-			hits++;
+		else if (bit_get(lk->hits, place) || (place < lk->found_l1 && !any))
+			hits++;		/* or it survived a restart, and was only verified */
 		else if (lk->loaded && (any || lookup_needs(job, place, n)))
 			disk++;
 		else
