@@ -33,11 +33,15 @@ static inline void rig_name(struct rig *rig, const char *what)
 static inline void rig_attach(struct rig *rig, const char *what, const struct fake_options *fake_options,
 			      struct stoker_options *options)
 {
+	struct stoker_options patient = { 0 };	/* on a machine that is busy with other tests */
+
 	memset(rig, 0, sizeof(*rig));
 	rig_name(rig, what);
 	rig->fake = fake_start(rig->name, fake_options);
-	if (options)
-		options->size = sizeof(*options);
+	if (!options)
+		options = &patient;
+	options->size = sizeof(*options);
+	options->attach_timeout_ms = 20000;
 	ck_assert_msg(stoker_attach(rig->name, options, &rig->c) == 0, "%s", stoker_attach_error());
 }
 

@@ -15,7 +15,9 @@ static void refused(const char *name, const struct stoker_options *options, int 
 
 static void refused_by(const struct fake_options *fake_options, int r, const char *text)
 {
-	const struct stoker_options options = { .size = sizeof(options), .attach_timeout_ms = 100 };
+	/* Patience, but where patience is what is tried. */
+	const struct stoker_options options = { .size = sizeof(options),
+						.attach_timeout_ms = fake_options->silent ? 100 : 20000 };
 	struct rig rig = { 0 };
 
 	rig_name(&rig, "refused");
