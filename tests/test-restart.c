@@ -257,10 +257,12 @@ static void refused(const char *file, size_t bytes, const char *why)
 	ck_assert_uint_eq(whole_logged(why), 1);
 	struct worker w;
 	worker_start(&w);
-	worker_stores(&w, 0, 8);
-	worker_gets(&w, 0, 8, 8);
+	for (uint32_t chain = 0; chain < 16; chain++)	/* more than the arena holds: nothing waits to be written */
+		worker_stores(&w, chain * 1000, 64);
+	worker_gets(&w, 15000, 64, 64);
 	worker_end(&w);
 	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	ck_assert_uint_eq(whole_logged("not everything could be written back"), 0);
 	after = file_read(path, &n);
 	ck_assert_uint_eq(n, bytes);
 	ck_assert_int_eq(memcmp(before, after, bytes), 0);

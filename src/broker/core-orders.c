@@ -172,6 +172,8 @@ static void tier_up(struct core *core, struct order *order)
 	if (order->result < 0) {
 		row->state = STOKER_TIER_FAILED;
 		core->degraded = true;
+		/* Or what is stored would wait for it, and keep its place in the arena, for ever. */
+		engine_tier_down(core->engine, order->tier.number);
 	} else {
 		row->state = STOKER_TIER_SERVING;
 		engine_tier_up(core->engine, order->tier.number);
