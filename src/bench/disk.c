@@ -40,7 +40,7 @@ struct disk {
 	struct own_broker broker;
 	struct mover mover;
 	uint32_t n, chains;		/* objects of a chain; chains */
-	uint64_t read_ns, read_bytes, read_objects, found, wrong;
+	uint64_t read_bytes, read_objects, found, wrong;
 	double rates[ROUNDS], fio_rates[ROUNDS];
 	char fio_reason[160];
 };
@@ -120,7 +120,6 @@ static int read_all(struct disk *disk, uint32_t round)
 	bytes = own_broker_counter(&disk->broker, STOKER_COUNTER_DISK_READ_BYTES) - before;
 	disk->read_bytes += bytes;
 	disk->read_objects += own_broker_counter(&disk->broker, STOKER_COUNTER_DISK_READS) - objects;
-	disk->read_ns += took;
 	disk->rates[round] = (double)bytes * 1e9 / (double)took;
 	return r;
 }

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Every command of stoker-bench on a small scale: its fields are there, and nothing is left behind.
+set -euo pipefail
+
+# shellcheck disable=SC2154 # the harness says where the trees are
+bench=$top_builddir/stoker-bench
+# shellcheck disable=SC2154
+trace=$top_srcdir/data/mooncake_conversation_2000.jsonl
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+	printf 'FAIL %s\n' "$*"
+	[[ ! -s $work/error ]] || sed 's/^/    /' "$work/error"
+	exit 1
+}
+
+# A value of the last report, and whether it has one: null only with a reason.
+field() { sed -n "s/^  \"$1\": \([^,]*\),*$/\1/p" "$work/report"; }
+check_field() {
+	local value
+	value=$(field "$1")
+	[[ -n $value ]] || fail "$command: there is no field $1"
+	if [[ $value == null ]]; then
+		grep -q "\"skipped\": \".*$1: " "$work/report" || fail "$command: $1 is null without a reason"
+	fi
+}
+
+# run COMMAND "FIELDS" OPTION...
+run() {
+	command=$1
+	local fields="schema version commit cpu cores kernel date_utc $2" name
+	shift 2
+	TMPDIR=$work "$bench" "$command" --format json "$@" >"$work/report" 2>"$work/error" ||
+		fail "$command: exit status $?"
+	grep -q "^  \"command\": \"$command\"" "$work/report" || fail "$command: the report is not its own"
+	grep -q '^  "parameters": {' "$work/report" || fail "$command: the report has no parameters"
+	for name in $fields; do
+		check_field "$name"
+	done
+	[[ -z $(find "$work" -mindepth 1 -name 'stoker-bench*') ]] || fail "$command: it left something behind"
+}
+
+positive() { [[ $(field "$1") != null && $(field "$1") != 0 && $(field "$1") != 0.0 ]] || fail "$command: $1 is $(field "$1")"; }
+
+run rtt "floor_ns_p50 floor_ns_p99 noop_ns_p50 noop_ns_p99 poll_ns_p50 pipe_ns_p50 wake_ns_p50" --rounds 2
+
+run lookup "lookup_ns_p50 lookup_ns_p99 lookups_per_s bare_probe_ns_p50 floor_ns_p50 fairness" \
+	--objects 4000 --keys 4 --clients 3 --shards 2 --seconds 1
+positive lookups_per_s
+positive fairness
+run lookup "lookup_ns_p50 lookup_ns_p99" --objects 4000 --keys 100 --seconds 1 --hit-share 0.5
+
+run index keys_per_s --objects 10000 --seconds 1
+positive keys_per_s
+
+run disk "read_bytes_per_s fio_bytes_per_s wrong_bytes" --object-size 256K --data 32M --set arena.extent=8M
+positive read_bytes_per_s
+[[ $(field found_objects) == "$(field objects)" ]] ||
+	fail "disk: $(field found_objects) of $(field objects) objects were found again"
+(($(field disk_reads) >= $(field objects))) || fail "disk: not all objects came from disk"
+
+run copy "retrieve_bytes_per_s store_bytes_per_s memcpy_bytes_per_s wrong_bytes" \
+	--object-size 64K --rounds 3 --transfer 2M --set arena.extent=8M
+positive retrieve_bytes_per_s
+positive store_bytes_per_s
+
+run start "first_answer_ns populate_bytes_per_s lookup_ns_p99_during lookup_ns_p99_after" --memory 192M
+positive first_answer_ns
+
+run idle cpu_share --clients 5 --seconds 1
+[[ $(field attached_clients) == 5 ]] || fail "idle: $(field attached_clients) clients were attached"
+
+# What a capacity above all unique blocks keeps is what an unbounded cache would.
+run policy requests --trace "$trace" --requests 500 --capacity 5%,100% --policy lru,arc
+lines=$(grep -c '"hit_ratio":' "$work/report") || :
+((lines == 4)) || fail "policy: $lines results instead of 4"
+whole=$(field hit_ratio_unbounded)
+(($(grep -c "\"hit_ratio\": ${whole%0}" "$work/report") == 2)) ||
+	fail "policy: with room for all the hit ratio is not $whole"
+
+# What both keep under pressure is the same, object for object: policy decides as the broker does.
+for policy in lru arc; do
+	run policy requests --trace "$trace" --requests 500 --object-size 12K --capacity 32M --extent 8M --policy "$policy"
+	hits=$(sed -n 's/^ *"hits": \([0-9]*\).*/\1/p' "$work/report")
+	run replay hits_l1 --trace "$trace" --requests 500 --object-size 12K --l1 32M --set arena.extent=8M \
+		--set "arena.policy=$policy" --set arena.refill_permille=0
+	((hits > 0 && ($(field hits_l1) - hits) ** 2 <= 4)) ||
+		fail "$policy: policy hits $hits, replay $(field hits_l1)"
+done
+
+# The table to read, and the way to it.
+"$bench" index --objects 1000 --seconds 1 >"$work/report" 2>"$work/error" || fail "index: exit status $?"
+grep -q '^  keys_per_s  *[0-9]' "$work/report" || fail "the table has no keys_per_s"
+"$bench" --help >"$work/report"
+for command in replay rtt lookup index disk copy policy start idle; do
+	grep -q "^  $command " "$work/report" || fail "--help does not name $command"
+	"$bench" "$command" --help | grep -q '^  --format' || fail "$command --help does not list its options"
+done
+status=0
+"$bench" nothing >"$work/report" 2>"$work/error" || status=$?
+((status == 2)) || fail "exit status $status for a command that does not exist"
