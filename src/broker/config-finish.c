@@ -174,6 +174,11 @@ static int tier_finish(struct config_tier *tier, uint64_t extent, char *why)
 			 tier->name, tier->size, size_text(extent, text));
 		return -EINVAL;
 	}
+	if (tier->bytes > whole) {
+		snprintf(why, CONFIG_WHY, "tier %s: size cannot be \"%s\": the file system of %.200s has %s; allowed is less, as "
+			 "50%%", tier->name, tier->size, tier->path, size_text(whole, text));
+		return -EINVAL;
+	}
 	if (tier->bytes / extent > UINT32_MAX / (extent / 4096)) {
 		snprintf(why, CONFIG_WHY, "tier %s: size cannot be \"%s\": allowed are 16T", tier->name, tier->size);
 		return -EINVAL;

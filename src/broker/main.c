@@ -97,8 +97,10 @@ static int options_walk(struct command *command, struct config *config, char *wh
 	opterr = config != NULL;
 	why[0] = '\0';
 	while ((letter = getopt_long(command->argc, command->argv, "", long_options, NULL)) != -1) {
-		if (letter == '?' && config)
-			return -1;	/* getopt_long() has said it */
+		if (letter == '?' && config) {	/* getopt_long() has said what */
+			snprintf(why, CONFIG_WHY, "the command line is not understood: see stokerd --help");
+			return -1;
+		}
 		if (letter == 'c' && !config)
 			command->config_file = optarg;
 		if (config && option_take(config, command, letter, optarg, why) < 0)

@@ -96,8 +96,10 @@ static void batch_send(struct starter *starter)
 	if (!starter->batch || starter->batch->n == 0)
 		return;
 	order = order_get(starter, ORDER_FOUND);
-	if (!order)
+	if (!order) {
+		starter->batch->n = 0;	/* told to stop: nobody will hear of these */
 		return;
+	}
 	/* Each order has a batch of its own; the one being filled takes the place of the one it had. */
 	struct order_found *empty = order->owner;
 	order->owner = starter->batch;
