@@ -278,7 +278,7 @@ void describe_reset(struct session *session, const struct incoming *in)
 	link_order(session->broker->link, order);
 }
 
-static void reset_over(struct broker *broker, struct order *order)
+static void reset_over(struct order *order)
 {
 	struct session *session = order->owner;
 	struct model *model = order->model.model;
@@ -289,9 +289,7 @@ static void reset_over(struct broker *broker, struct order *order)
 	/* An epoch that was begun is never used again, even if it could not be saved everywhere. */
 	model->epoch = order->model.epoch;
 	model->tag = order->model.tag;
-	if (order->status == STOKER_STATUS_OK)
-		broker_count(broker, STOKER_COUNTER_RESETS);
-	else
+	if (order->status != STOKER_STATUS_OK)
 		snprintf(answer.reason, sizeof(answer.reason), "the new epoch could not be made durable; see the broker's "
 			 "log");
 	session_answer(session, order->request, &answer);
@@ -323,7 +321,7 @@ void models_answer(struct broker *broker, struct order *order)
 				       "open it again to be told why");
 		break;
 	default:
-		reset_over(broker, order);
+		reset_over(order);
 		break;
 	}
 	if (session) {

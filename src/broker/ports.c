@@ -243,10 +243,8 @@ const struct engine_ports core_ports = {
 
 static void pool_dead(struct core *core, uint32_t client, uint32_t pool)
 {
-	if (!core->channels[client])
-		return;
-	core_count(core, STOKER_COUNTER_POOL_FAULTS);
-	engine_pool_dead(core->engine, client, pool);
+	if (core->channels[client])
+		engine_pool_dead(core->engine, client, pool);
 }
 
 static void device_event_take(struct core *core, const struct device_event *event)
