@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "tests/random.h"
+#include "tests/raw-client.h"
 #include "tests/suite.h"
 #include "tests/whole-rig.h"
 
@@ -560,6 +561,25 @@ START_TEST(clients_that_are_killed_leave_nothing_behind)
 }
 END_TEST
 
+START_TEST(a_client_that_hangs_up_its_doorbell_keeps_nobody_awake)
+{
+	struct raw raw;
+
+	whole_start();
+	ck_assert_int_eq(raw_attach(whole.name, &raw), 0);
+	whole_await_gauge(STOKER_GAUGE_CLIENTS, 1);
+	close(raw.fds[2]);
+	usleep(50000);
+	const uint64_t before = whole_counter(STOKER_COUNTER_WAKES_TAKEN);
+	usleep(300000);
+	/* Nobody rings. A core that is kept awake by the hanging up itself hears thousands. */
+	expect(whole_counter(STOKER_COUNTER_WAKES_TAKEN) - before < 100);
+	raw.fds[2] = -1;
+	raw_close(&raw);
+	await_gone(1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("restart");
@@ -570,6 +590,7 @@ int main(void)
 	tcase_add_test(memory, after_term_the_next_broker_serves_everything_from_the_arena);
 	tcase_add_test(memory, a_byte_that_changed_in_the_arena_meanwhile_is_a_miss);
 	tcase_add_test(memory, clients_that_are_killed_leave_nothing_behind);
+	tcase_add_test(memory, a_client_that_hangs_up_its_doorbell_keeps_nobody_awake);
 	suite_add_tcase(suite, memory);
 	tcase_add_checked_fixture(disk, setup_with_tier, whole_clean);
 	tcase_set_timeout(disk, 600);

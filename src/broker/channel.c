@@ -263,13 +263,16 @@ void channel_unpark(struct channel *channel)
 	atomic_store_explicit(&header->need_wake, 0, memory_order_seq_cst);
 }
 
-void channel_doorbell_drain(struct channel *channel)
+bool channel_doorbell_drain(struct channel *channel)
 {
 	char bytes[256];
+	ssize_t n;
 
 	/* What a client put there beyond this rings again: level triggered. */
-	while (read(channel->doorbell, bytes, sizeof(bytes)) < 0 && errno == EINTR)
-		;
+	do
+		n = read(channel->doorbell, bytes, sizeof(bytes));
+	while (n < 0 && errno == EINTR);
+	return n != 0;
 }
 
 void channel_wake(struct channel *channel)

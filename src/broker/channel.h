@@ -98,7 +98,7 @@ bool channel_publish(struct channel *channel, uint32_t slot, uint32_t generation
 /* The wake protocol, the broker's half of it. */
 bool channel_park(struct channel *channel);	/* false: an entry has come meanwhile, it stays polled */
 void channel_unpark(struct channel *channel);
-void channel_doorbell_drain(struct channel *channel);
+bool channel_doorbell_drain(struct channel *channel);	/* false: the client has closed its end */
 void channel_wake(struct channel *channel);	/* write its completion pipe */
 
 uint32_t channel_ready_word(const struct channel *channel, uint32_t index);

@@ -197,11 +197,16 @@ static void engine_do(struct core *core, uint64_t now)
 
 static void doorbell_take(struct core *core, struct channel *channel, uint64_t now)
 {
+	const bool open = channel_doorbell_drain(channel);
+
 	core_count(core, STOKER_COUNTER_WAKES_TAKEN);
-	channel_doorbell_drain(channel);
 	core_heat(core, channel, now);
 	/* Taken here without a look whether one is due, because that would pass over an invented sequence. */
 	channel_batch(core, channel);
+	/* It leaves, as a rule, and the control thread will hear of it. A pipe without a writer is ready for
+	 * ever: whoever closes it and stays is not listened to any more, and keeps nobody awake. */
+	if (!open)
+		core_detach(core, channel);
 }
 
 static bool events_take(struct core *core, const struct epoll_event *events, int n)
