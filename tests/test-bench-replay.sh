@@ -37,6 +37,14 @@ replay() {
 	pid=
 }
 
+# broker_of PID: the broker that a bench has started; nothing if there is none (yet).
+broker_of() {
+	local child
+	for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+		[[ $(cat "/proc/$child/comm" 2>/dev/null) != stokerd ]] || printf '%s' "$child"
+	done
+}
+
 expect_nothing_left() {
 	local left
 	left=$(find "$work" -mindepth 1 -name 'stoker-bench*'; find /dev/shm -maxdepth 1 -name "stoker-bench-$1*")
@@ -100,7 +108,7 @@ TMPDIR=$work "$bench" replay --format json --trace "$trace" --l1 192M --set aren
 	>"$work/report" 2>"$work/error" &
 pid=$!
 for ((i = 0; i < 200; i++)); do
-	broker=$(pgrep -P "$pid" -x stokerd || :)
+	broker=$(broker_of "$pid")
 	[[ -z $broker ]] || break
 	sleep 0.05
 done
@@ -119,7 +127,7 @@ TMPDIR=$work "$bench" replay --trace "$trace" --l1 192M --set arena.extent=8M --
 	>"$work/report" 2>"$work/error" &
 pid=$!
 for ((i = 0; i < 200; i++)); do
-	[[ -z $(pgrep -P "$pid" -x stokerd || :) ]] || break
+	[[ -z $(broker_of "$pid") ]] || break
 	sleep 0.05
 done
 sleep 0.3
