@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -74,6 +75,7 @@ static int spawn(const char *const *more)
 	broker = fork();
 	ck_assert_int_ge(broker, 0);
 	if (broker == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);	/* a test that fails leaves no broker behind */
 		dup2(out[1], STDOUT_FILENO);
 		execv(stokerd, arguments);
 		_exit(127);
