@@ -28,7 +28,7 @@ static void chunks_sum(const struct engine *e, const struct chunks *chunks, stru
 	for (uint32_t piece = chunks->last; piece != NONE; piece = e->pieces[piece].before) {
 		for (uint32_t i = 0; i < n; i++)
 			if (e->pieces[piece].entries[i] != NONE)
-				sums->pins_is += weight(e->pieces[piece].entries[i]);
+				sums->pins_is += weight(piece_entry(&e->pieces[piece], i));
 		n = PIECE_CHUNKS;
 	}
 }

@@ -11,12 +11,10 @@
  */
 #include "src/engine/internal.h"
 
-uint64_t mask_bytes(const struct model *model, uint64_t parts)
+uint64_t some_bytes(const struct model *model, uint64_t parts)
 {
 	uint64_t bytes = 0;
 
-	if (parts == model->all)
-		return model->bytes;
 	for (; parts; parts &= parts - 1)
 		bytes += model->parts[__builtin_ctzll(parts)].image_bytes;
 	return bytes;
@@ -124,15 +122,6 @@ static bool is_listed(uint8_t list)
 	return list >= LIST_LRU && list <= LIST_INCOMPLETE;
 }
 
-/*
- * It is in use from now on. It stays in its eviction lists until it is met there or its use ends: a
- * lookup then touches nothing but the first line of what it finds.
- */
-static void entry_busy(struct engine *e, const struct entry *entry)
-{
-	e->pinned_bytes += mask_bytes(entry_model(e, entry), entry->l1 | entry->filling);
-}
-
 void entry_met_busy(struct engine *e, uint32_t number)
 {
 	lists_update(e, number, entry_tier(e, entry_of(e, number)));
@@ -153,8 +142,8 @@ static void forget_queued_reads(struct engine *e, uint32_t number)
 }
 
 /*
- * Its use has ended: it takes its place in the lists by that. With ARC a use counts when it is made
- * (entry_used); with LRU this is the use, so that a hit costs a lookup nothing more.
+ * Its use has ended: it takes its place in the lists by that. For LRU this is all there is to a use;
+ * ARC wants to know which ones were of what was there before (entry_used).
  */
 static void lists_return(struct engine *e, uint32_t number)
 {
@@ -195,26 +184,18 @@ static void entry_unbusy(struct engine *e, uint32_t number)
 	entry_idle(e, number);
 }
 
-void entry_pin(struct engine *e, uint32_t number)
-{
-	struct entry *entry = entry_of(e, number);
-
-	if (entry->pins++ + entry->io == 0)
-		entry_busy(e, entry);
-}
-
 void entry_touch(struct engine *e, uint32_t number)
 {
 	entry_of(e, number)->touched = ++e->uses;
 }
 
-/* A use of what was there before, and is pinned for it; its place in the order follows from the count. */
+/* What is about to be unpinned was there before it was looked up. */
 void entry_used(struct engine *e, uint32_t number)
 {
 	const struct entry *entry = entry_of(e, number);
 
 	if (e->config.policy == ENGINE_POLICY_LRU)
-		return;		/* lists_return() will see it */
+		return;		/* to lists_return() all uses are alike */
 	entry_touch(e, number);
 	if (entry->l1)
 		evict_used(&e->evict, number);
@@ -248,7 +229,7 @@ void entry_io(struct engine *e, uint32_t number)
 	struct entry *entry = entry_of(e, number);
 
 	if (entry->pins + entry->io++ == 0)
-		entry_busy(e, entry);
+		e->pinned_bytes += mask_bytes(entry_model(e, entry), entry->l1 | entry->filling);
 }
 
 void entry_io_done(struct engine *e, uint32_t number)

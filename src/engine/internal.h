@@ -143,10 +143,11 @@ struct pool {
 /* ---- leases and holds ----------------------------------------------------------------------- */
 
 #define PIECE_CHUNKS 15u
+#define PIECE_HIT 0x80000000u	/* of an entry's number in a piece: it was in the arena before the lookup */
 
 /** struct piece - a run of a lease's chunks. Linked from the last to the first: that is the order of unpinning. */
 struct piece {
-	uint32_t entries[PIECE_CHUNKS];	/* NONE: that chunk is not leased */
+	uint32_t entries[PIECE_CHUNKS];	/* | PIECE_HIT; NONE: that chunk is not leased */
 	uint32_t before;
 };
 static_assert(sizeof(struct piece) == 64, "a piece is one cache line");
@@ -502,6 +503,10 @@ void store_stop(struct engine *engine, struct job *job, enum stoker_status statu
 /* ---- lease.c, session.c, hold.c ----------------------------------------------------------------- */
 
 uint32_t chunks_append(struct engine *engine, struct chunks *chunks, uint32_t entry);
+static inline uint32_t piece_entry(const struct piece *piece, uint32_t i)
+{
+	return piece->entries[i] == NONE ? NONE : piece->entries[i] & ~PIECE_HIT;
+}
 void chunks_end(struct engine *engine, struct chunks *chunks);	/* pins are given back, leaf first */
 void chunks_drop_some(struct engine *engine, uint32_t n);	/* go on with what chunks_end() left over */
 uint32_t lease_find(struct engine *engine, const struct job *job, const uint64_t token[2]);
@@ -527,7 +532,6 @@ void hold_end(struct engine *engine, uint32_t hold);
 struct was { uint64_t l1, disk, arena; uint32_t tier; bool busy; };
 struct was entry_was(struct engine *engine, uint32_t entry);
 void entry_settle(struct engine *engine, uint32_t entry, const struct was *was);
-void entry_pin(struct engine *engine, uint32_t entry);
 void entry_unpin(struct engine *engine, uint32_t entry);	/* it may be gone afterwards */
 void entry_io(struct engine *engine, uint32_t entry);		/* one more under way */
 void entry_io_done(struct engine *engine, uint32_t entry);	/* it may be gone afterwards */
@@ -539,7 +543,22 @@ uint32_t entry_tier(struct engine *engine, const struct entry *entry);	/* of its
 uint64_t entry_ready(struct engine *engine, const struct entry *entry);	/* parts to be served at once */
 bool entry_is_dirty(struct engine *engine, const struct entry *entry);
 bool entry_may_leave(struct engine *engine, const struct entry *entry);
-uint64_t mask_bytes(const struct model *model, uint64_t parts);
+uint64_t some_bytes(const struct model *model, uint64_t parts);
+static inline uint64_t mask_bytes(const struct model *model, uint64_t parts)
+{
+	return parts == model->all ? model->bytes : some_bytes(model, parts);
+}
+/*
+ * One pin more. What comes into use stays in its eviction lists until it is met there or its use ends: a
+ * lookup touches nothing but the first line of what it finds.
+ */
+static inline void entry_pin(struct engine *engine, uint32_t number)
+{
+	struct entry *entry = entry_of(engine, number);
+
+	if (entry->pins++ + entry->io == 0)
+		engine->pinned_bytes += mask_bytes(entry_model(engine, entry), entry->l1 | entry->filling);
+}
 void record_object(struct engine *engine, uint32_t record, struct engine_object *ret);
 void record_place(struct engine *engine, uint32_t record, uint32_t unit);	/* in the arena, FILLING */
 void record_ready(struct engine *engine, uint32_t record);	/* its last byte is there and verified */

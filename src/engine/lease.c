@@ -26,7 +26,7 @@ bool token_is(const uint64_t a[2], const uint64_t b[2])
 
 /* ---- runs of chunks --------------------------------------------------------------------------------- */
 
-/* One more chunk (NONE: a place without one); its pin comes along. The caller has seen to room. */
+/* One more chunk (| PIECE_HIT; NONE: a place without one); its pin comes along. There is room for it. */
 uint32_t chunks_append(struct engine *e, struct chunks *chunks, uint32_t entry)
 {
 	const uint32_t at = chunks->n % PIECE_CHUNKS;
@@ -60,15 +60,15 @@ static void piece_prefetch(struct engine *e, const struct piece *piece, uint32_t
 {
 	for (uint32_t i = 0; i < n; i++)
 		if (piece->entries[i] != NONE) {
-			const struct entry *entry = entry_of(e, piece->entries[i]);
+			const struct entry *entry = entry_of(e, piece_entry(piece, i));
 
 			__builtin_prefetch(entry, 1);
 			__builtin_prefetch(&entry->parent, 1);
-			__builtin_prefetch(index_side(e->index, piece->entries[i]), 1);
+			__builtin_prefetch(index_side(e->index, piece_entry(piece, i)), 1);
 		}
 	for (uint32_t i = 0; i < n; i++)
 		if (piece->entries[i] != NONE) {
-			const struct entry *entry = entry_of(e, piece->entries[i]);
+			const struct entry *entry = entry_of(e, piece_entry(piece, i));
 
 			if (entry->l1_list == LIST_NONE)
 				continue;
@@ -83,9 +83,15 @@ static void piece_prefetch(struct engine *e, const struct piece *piece, uint32_t
 static void piece_unpin(struct engine *e, uint32_t piece, uint32_t n)
 {
 	piece_prefetch(e, &e->pieces[piece], n);
-	while (n-- > 0)
-		if (e->pieces[piece].entries[n] != NONE)
-			entry_unpin(e, e->pieces[piece].entries[n]);
+	while (n-- > 0) {
+		const uint32_t number = piece_entry(&e->pieces[piece], n);
+
+		if (number == NONE)
+			continue;
+		if (e->pieces[piece].entries[n] & PIECE_HIT)
+			entry_used(e, number);
+		entry_unpin(e, number);
+	}
 }
 
 static uint32_t in_last_piece(const struct chunks *chunks)
@@ -236,7 +242,7 @@ void lease_spell(struct engine *e, const struct lease *lease, uint32_t first, ui
 			const uint32_t place = chunks->base + at - 1;
 
 			if (place >= first && place - first < n)
-				ret[place - first] = e->pieces[piece].entries[at - 1 - begin];
+				ret[place - first] = piece_entry(&e->pieces[piece], at - 1 - begin);
 		}
 		if (chunks->base + begin <= first)
 			return;

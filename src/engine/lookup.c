@@ -90,6 +90,26 @@ static uint64_t take_any(struct lookup *lk, uint32_t place, uint64_t there, uint
 	return there;
 }
 
+/* The common case: all that is asked for is in the arena, and can be served. */
+static inline bool take_hit(struct engine *e, struct lookup *lk, uint32_t number)
+{
+	const uint32_t place = lk->probed;
+
+	if (number == NONE || place < lk->have || e->chunks_taken >= e->config.leased_chunks ||
+	    (entry_of(e, number)->l1 & lk->need) != lk->need)
+		return false;
+	entry_pin(e, number);
+	lk->probed++;
+	lk->reserved++;
+	e->chunks_taken++;
+	lk->there.longest++;
+	lk->arena.longest += lk->arena.longest == place;
+	bit_set(lk->bitmap, place);
+	bit_set(lk->hits, place);
+	lk->entries[place] = number;
+	return true;
+}
+
 /* Enter what a probe found for the next place: an entry, or none. */
 static void take_place(struct engine *e, struct job *job, struct lookup *lk, uint32_t number)
 {
@@ -132,6 +152,7 @@ static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
 	struct lookup *lk = &job->lookup;
 	uint32_t found[PROBE_KEYS], n = lk->keys_left, got = 0;
 	bool stop = lk->plain && !(job->flags & STOKER_F_ANY);
+	const bool easy = stop && !(job->flags & STOKER_F_PROBE) && (lk->tiers & 1) && e->unverified == 0;
 
 	if (lk->gap) {
 		lk->total += n;
@@ -146,7 +167,8 @@ static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
 	}
 	got = index_probe(e->index, job->incarnation, lk->keys, n, stop, lk->need, found);
 	for (uint32_t i = 0; i < got && !lk->gap; i++)
-		take_place(e, job, lk, found[i]);
+		if (!easy || !take_hit(e, lk, found[i]))
+			take_place(e, job, lk, found[i]);
 	/* Not probed because of a gap that the index saw: the gap's own key was the last. */
 	lk->gap |= got < n;
 	lk->keys += n;
@@ -399,30 +421,45 @@ static bool is_kept(struct engine *e, const struct job *job, uint32_t place, uin
 	return (entry_ready(e, entry_of(e, lk->entries[place])) & lk->need) == lk->need;
 }
 
+static void place_unpin(struct engine *e, struct lookup *lk, uint32_t place)
+{
+	const uint32_t number = lk->entries[place];
+
+	if (number == NONE)
+		return;
+	if (bit_get(lk->hits, place) || place < lk->have)
+		entry_used(e, number);
+	lk->entries[place] = NONE;
+	entry_unpin(e, number);
+}
+
 /* Unpin what a length of @n does not need, leaf first. Returns the first place that is kept; ret_end: after the last. */
 static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_t n, uint32_t *ret_end)
 {
 	struct lookup *lk = &job->lookup;
+	/* Of full groups alone all places from have to n are kept. */
+	const bool all = lk->plain && !(job->flags & (STOKER_F_ANY | STOKER_F_PROBE));
 	uint32_t first = NONE;
 
 	lk->kept = 0;
 	*ret_end = 0;
 	for (uint32_t place = lk->probed; place-- > 0;) {
-		const uint32_t number = lk->entries[place];
-
-		if (number == NONE)
-			continue;
-		if (bit_get(lk->hits, place) || place < lk->have)
-			entry_used(e, number);
-		if (!none && is_kept(e, job, place, n)) {
-			first = place;
-			lk->kept++;
-			if (*ret_end == 0)
-				*ret_end = place + 1;
+		if (all && !none && place == n - 1 && n > lk->have) {
+			*ret_end = n;
+			first = place = lk->have;
+			lk->kept = n - lk->have;
 			continue;
 		}
-		lk->entries[place] = NONE;
-		entry_unpin(e, number);
+		if (lk->entries[place] == NONE)
+			continue;
+		if (none || !is_kept(e, job, place, n)) {
+			place_unpin(e, lk, place);
+			continue;
+		}
+		first = place;
+		lk->kept++;
+		if (*ret_end == 0)
+			*ret_end = place + 1;
 	}
 	e->chunks_taken -= lk->reserved;
 	lk->reserved = 0;
@@ -433,8 +470,11 @@ static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_
 static void chunks_make(struct engine *e, struct lookup *lk, uint32_t first, uint32_t end, struct chunks *ret)
 {
 	*ret = (struct chunks){ .last = NONE, .base = first == NONE ? 0 : first };
-	for (uint32_t place = first; place < end; place++)
-		chunks_append(e, ret, lk->entries[place]);
+	for (uint32_t place = first; place < end; place++) {
+		const bool hit = lk->entries[place] != NONE && bit_get(lk->hits, place);
+
+		chunks_append(e, ret, hit ? lk->entries[place] | PIECE_HIT : lk->entries[place]);
+	}
 }
 
 /* Does what the lease pins agree with what this lookup found? */
@@ -447,7 +487,7 @@ static bool is_extension(struct engine *e, const struct lease *lease, const stru
 
 		for (; at > begin; at--) {
 			const uint32_t place = lease->chunks.base + at - 1;
-			const uint32_t old = e->pieces[piece].entries[at - 1 - begin];
+			const uint32_t old = piece_entry(&e->pieces[piece], at - 1 - begin);
 
 			if (old != NONE && place < lk->probed && lk->entries[place] != NONE &&
 			    lk->entries[place] != old)
@@ -524,7 +564,9 @@ static void count_hits(struct engine *e, struct job *job, uint32_t n, struct eng
 	const uint32_t end = any || n > lk->probed ? lk->probed : n;	/* a renewed lease may be longer */
 	uint32_t hits = 0, disk = 0;
 
-	for (uint32_t place = lk->have < end ? lk->have : end; place < end; place++) {
+	if (!any && !lk->loaded)
+		hits = end > lk->have ? end - lk->have : 0;
+	else for (uint32_t place = lk->have < end ? lk->have : end; place < end; place++) {
 		if (lk->entries[place] == NONE)
 			hits += !any;	/* no group needs it: it counts with its prefix */
 		else if (bit_get(lk->hits, place) || (place < lk->found_l1 && !any))
