@@ -43,13 +43,17 @@ void whole_clean_objects(void)
 
 void whole_clean(void)
 {
-	char command[128];
+	char command[192];
 
 	if (whole.broker > 0)
 		whole_end(SIGKILL);
+	/* What a sanitizer, or an assertion, found in a broker shows nowhere else. */
+	const uint32_t found = whole_logged("Sanitizer") + whole_logged("runtime error") + whole_logged("Assertion");
 	whole_clean_objects();
-	snprintf(command, sizeof(command), "rm -rf '%s'", whole.directory);
+	snprintf(command, sizeof(command), "%s '%s'/log >&2; rm -rf '%s'", found ? "cat" : ": ", whole.directory,
+		 whole.directory);
 	ck_assert_int_eq(system(command), 0);
+	ck_assert_uint_eq(found, 0);
 }
 
 static void path_of(char ret[256], const char *what)
@@ -70,9 +74,10 @@ static void broker_exec(int ready)
 	snprintf(state, sizeof(state), "broker.state_directory=%s/state", whole.directory);
 	snprintf(tier, sizeof(tier), "%s/tier:64M", whole.directory);
 	snprintf(log, sizeof(log), "%s/log", whole.directory);
-	if (whole.program) {
-		path_of(launcher, whole.program);
+	if (whole.forbidden) {
+		path_of(launcher, "tests/forbid");
 		arguments[n++] = launcher;
+		arguments[n++] = whole.forbidden;
 	}
 	arguments[n++] = stokerd;
 	for (const char *const *more = (const char *const[]){ "--name", whole.name, "--memory", whole.memory, "--log-level",

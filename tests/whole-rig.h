@@ -22,7 +22,7 @@ struct whole {
 	char name[64], directory[64];	/* the directory has tier/, log and what the broker makes */
 	const char *memory;		/* --memory; whole_make() says 24M */
 	bool tier;			/* a tier of 64M in DIRECTORY/tier */
-	const char *program;		/* NULL: stokerd; else a launcher, which is given stokerd as its first argument */
+	const char *forbidden;		/* what the kernel is to refuse it (see forbid.c); NULL: nothing */
 	pid_t broker;			/* 0: none */
 };
 extern struct whole whole;
