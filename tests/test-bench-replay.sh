@@ -39,8 +39,9 @@ replay() {
 
 # broker_of PID: the broker that a bench has started; nothing if there is none (yet).
 broker_of() {
-	local child
-	for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+	local child children=()
+	read -ra children 2>/dev/null <"/proc/$1/task/$1/children" || :
+	for child in "${children[@]}"; do
 		[[ $(cat "/proc/$child/comm" 2>/dev/null) != stokerd ]] || printf '%s' "$child"
 	done
 }
