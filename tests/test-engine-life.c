@@ -107,6 +107,30 @@ START_TEST(a_client_that_leaves_leaves_nothing)
 }
 END_TEST
 
+START_TEST(the_many_leases_of_a_client_that_leaves_are_worthless_at_once_and_end_in_turns)
+{
+	struct world *many = world_new(&(struct world_options){ .leases = 300 });
+	struct engine_request request;
+	uint64_t lease[2];
+
+	do_store(many, 1, 4);
+	for (int i = 0; i < 300; i++) {
+		request = ask_lookup(many, 1, 1, PLAIN, 1, 4, 0);
+		submit(many, 1, &request);
+	}
+	lease_of(&many->seen[1][1], lease);
+	world_out(many, 1);
+	ck_assert(!many->gone[1]);
+	ck_assert_uint_gt(world_gauge(many, STOKER_GAUGE_LEASES), 100);
+	request = ask_retrieve(many, 0, 2, PLAIN, lease, 0, 4);
+	ck_assert_uint_eq(submit(many, 0, &request)->answer.status, STOKER_STATUS_EXPIRED);
+	world_run(many);
+	ck_assert(many->gone[1]);
+	ck_assert_uint_eq(world_gauge(many, STOKER_GAUGE_LEASES), 0);
+	world_free(many);
+}
+END_TEST
+
 START_TEST(a_client_that_leaves_amid_anything_is_drained_and_told_nothing)
 {
 	const enum pending_kind held = _i % 2 ? PENDING_COPY : PENDING_READ;
@@ -477,6 +501,7 @@ int main(void)
 	tcase_add_loop_test(tests, a_configuration_out_of_range_has_no_size, 0, 10);
 	tcase_add_test(tests, a_model_whose_objects_are_too_large_is_refused);
 	tcase_add_test(tests, a_client_that_leaves_leaves_nothing);
+	tcase_add_test(tests, the_many_leases_of_a_client_that_leaves_are_worthless_at_once_and_end_in_turns);
 	tcase_add_loop_test(tests, a_client_that_leaves_amid_anything_is_drained_and_told_nothing, 0, 4);
 	tcase_add_test(tests, requests_of_a_client_that_leaves_are_ignored);
 	tcase_add_test(tests, a_pool_is_dropped_when_no_copy_touches_it);

@@ -1,9 +1,12 @@
 /*
  * Clients: they come, and when they leave or die everything of theirs ends: jobs (drained if a copy
  * runs), leases, holds, pools. Nothing is published to a client that is leaving; when nothing of it is
- * left its number is given back.
+ * left its number is given back. Leases can be many: they are of no use to anybody at once, and are
+ * ended a few a turn.
  */
 #include "src/engine/internal.h"
+
+#define LEASES_A_TURN 64u
 
 void engine_tenant(struct engine *e, uint32_t tenant, const struct engine_quota *quota)
 {
@@ -28,12 +31,32 @@ void client_job_over(struct engine *e, uint32_t number)
 {
 	struct client *client = &e->clients[number];
 
-	if (client->state != CLIENT_LEAVING || client->jobs > 0)
+	if (client->state != CLIENT_LEAVING || client->jobs > 0 || client->leases != NONE)
 		return;
-	ENGINE_ASSERT(client->leases == NONE && client->holds == NONE && client->pools == NONE);
+	ENGINE_ASSERT(client->holds == NONE && client->pools == NONE);
 	client->state = CLIENT_FREE;
 	e->clients_live--;
+	e->clients_leaving--;
 	e->ports.client_gone(e->ports.shell, number);
+}
+
+/* Some leases of clients that are leaving; returns whether there may be more. */
+bool clients_leave_some(struct engine *e)
+{
+	uint32_t left = LEASES_A_TURN;
+
+	for (uint32_t i = 0; i < e->config.clients && e->clients_leaving > 0; i++) {
+		struct client *client = &e->clients[i];
+
+		if (client->state != CLIENT_LEAVING || client->leases == NONE)
+			continue;
+		for (; client->leases != NONE && left > 0; left--)
+			lease_end(e, client->leases);
+		if (left == 0)
+			return true;
+		client_job_over(e, i);
+	}
+	return false;
 }
 
 void engine_client_out(struct engine *e, uint32_t number)
@@ -43,11 +66,12 @@ void engine_client_out(struct engine *e, uint32_t number)
 
 	ENGINE_ASSERT(number < e->config.clients && client->state == CLIENT_LIVE);
 	client->state = CLIENT_LEAVING;
+	e->clients_leaving++;
 	client->jobs++;		/* it is not gone before all of this is done */
 	for (uint32_t i = 0; i < client->slots; i++)
 		if (jobs[i].phase != PHASE_FREE)
 			job_stop(e, &jobs[i], STOKER_STATUS_CANCELLED);
-	while (client->leases != NONE)
+	for (uint32_t i = 0; i < LEASES_A_TURN && client->leases != NONE; i++)
 		lease_end(e, client->leases);
 	while (client->holds != NONE)
 		hold_end(e, client->holds);

@@ -2,8 +2,8 @@
  * The engine's life, its turn, and the events of space: extents that come, tiers that go up and down.
  *
  * All memory is one block, laid out by lay(), which serves engine_bytes() and engine_new() alike so
- * that the two cannot differ. Nothing is written there but list heads and free lists' ends: tables
- * are handed out from a rising mark, so that memory is touched only as it is used.
+ * that the two cannot differ. At start only free lists, buckets and lists' heads are written; jobs,
+ * entries, records and what goes with them are touched as they are used.
  *
  * A turn is bounded: some timers, TURN_STEPS steps of jobs (retrieves, lookups, stores, in turns
  * over the clients), then what the steps left behind (fills, checks, writes), then one batch each
@@ -337,6 +337,7 @@ bool engine_turn(struct engine *e, uint64_t now_ns)
 	for (uint32_t i = 0; i < e->config.n_tiers; i++)
 		tier_pump(e, i);
 	chunks_drop_some(e, DROP_CHUNKS);
+	more |= clients_leave_some(e);
 	more |= e->drop_piece != NONE;
 	more |= sweep_some(e);
 	more |= admin_some(e);

@@ -366,7 +366,7 @@ struct engine {
 	uint32_t *pool_buckets, pool_mask, free_pool, pools_used;
 
 	struct job *jobs;
-	uint32_t n_jobs, jobs_live, stores, clients_live, models_open;
+	uint32_t n_jobs, jobs_live, stores, clients_live, clients_leaving, models_open;
 	struct timers *timers;
 	struct run_queue runs[RUNS];
 	struct list room_waiters, room_loads, random_waiters;
@@ -613,6 +613,7 @@ void pool_unuse(struct engine *engine, uint32_t pool);
 void pool_free(struct engine *engine, uint32_t pool);
 void pools_leave(struct engine *engine, uint32_t client);	/* the client left: its pools go when they can */
 void client_job_over(struct engine *engine, uint32_t client);
+bool clients_leave_some(struct engine *engine);
 void record_used(struct engine *engine, uint32_t record);	/* a number is in use for the first time */
 void sweep_start(struct engine *engine);
 bool sweep_some(struct engine *engine);

@@ -146,7 +146,7 @@ uint32_t lease_find(struct engine *e, const struct job *job, const uint64_t toke
 	if (number >= e->config.leases)
 		return NONE;
 	lease = &e->leases[number];
-	if (!lease->used || !token_is(lease->token, token))
+	if (!lease->used || !token_is(lease->token, token) || e->clients[lease->client].state != CLIENT_LIVE)
 		return NONE;
 	if (e->models[lease->model].tenant != e->clients[job->client].tenant ||
 	    e->models[lease->model].incarnation != lease->incarnation)

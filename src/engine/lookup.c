@@ -326,6 +326,7 @@ void lookup_begin(struct engine *e, struct job *job, const struct engine_request
 {
 	struct lookup *lk = &job->lookup;
 	enum stoker_status status = STOKER_STATUS_OK;
+	uint32_t lease = NONE;
 
 	count(e, STOKER_COUNTER_LOOKUPS, 1);
 	e->clients[job->client].figures.lookups++;
@@ -335,15 +336,17 @@ void lookup_begin(struct engine *e, struct job *job, const struct engine_request
 		status = STOKER_STATUS_STARTING;
 	else if (job->model == NONE)
 		status = STOKER_STATUS_NO_LAYOUT;
-	else if ((job->flags & STOKER_F_RENEW) && lease_find(e, job, request->head.lease) == NONE)
+	else if ((job->flags & STOKER_F_RENEW) && (lease = lease_find(e, job, request->head.lease)) == NONE)
 		status = STOKER_STATUS_EXPIRED;
+	else if (lease != NONE && e->leases[lease].model != job->model)
+		status = STOKER_STATUS_BAD_REQUEST;
 	if (status != STOKER_STATUS_OK) {
 		job_done(e, job, status, NULL);
 		return;
 	}
 	lookup_init(e, job, request);
 	if (job->flags & STOKER_F_RENEW) {
-		lk->renew = lease_find(e, job, request->head.lease);
+		lk->renew = lease;
 		lk->token[0] = request->head.lease[0];
 		lk->token[1] = request->head.lease[1];
 	}
