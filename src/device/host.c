@@ -220,8 +220,9 @@ static void piece_back(struct device *device, struct copy_piece *piece)
 static void take_back(struct device *device)
 {
 	struct worker_task *task;
+	uint32_t i;
 
-	for (uint32_t i = 0; i < TAKE_BACK_MAX && (task = workers_take(device->workers)); i++) {
+	for (i = 0; i < TAKE_BACK_MAX && (task = workers_take(device->workers)); i++) {
 		if (task->run != check_run) {
 			piece_back(device, (struct copy_piece *)task);
 			continue;
@@ -233,6 +234,9 @@ static void take_back(struct device *device)
 		else
 			queue_job(device, &check->job);
 	}
+	/* Who finished what is left has rung already, and will not again. */
+	if (i == TAKE_BACK_MAX)
+		bell_ring(device->host.bell);
 }
 
 /* ---- telling --------------------------------------------------------------------------------- */
