@@ -124,8 +124,10 @@ static void sealed(struct engine *e, uint32_t number, enum engine_result result,
 {
 	struct record *record = record_of(e, number);
 
-	if (entry_is_stale(e, entry_of(e, record->entry)))
+	if (entry_is_stale(e, entry_of(e, record->entry))) {
+		record_set_dirty(e, number, false);
 		return;
+	}
 	if (result != ENGINE_OK) {
 		record_lose(e, number);
 		return;
@@ -161,8 +163,10 @@ static void verified(struct engine *e, uint32_t number, enum engine_result resul
 	record->checksum = checksum;
 	record->flags &= (uint8_t)~RECORD_LANDED;
 	record_ready(e, number);
-	if (entry_is_stale(e, entry_of(e, record->entry)))
+	if (entry_is_stale(e, entry_of(e, record->entry))) {
+		record_set_dirty(e, number, false);
 		return;
+	}
 	if (landed)
 		commit(e, number);
 	else if (record->flags & RECORD_DIRTY)

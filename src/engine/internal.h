@@ -282,6 +282,7 @@ struct transfer {			/* RETRIEVE, STORE */
 	bool counted_wait;		/* STORES_WAITED has it */
 	bool full;			/* no more room is looked for */
 	bool faulted;			/* an item could not be copied */
+	bool lacking;			/* RETRIEVE: an item is not there, so no layer will be whole */
 	bool quota;			/* a quota was in the way, not room */
 };
 

@@ -264,7 +264,8 @@ void engine_copy_progress(struct engine *e, uint32_t copy, uint32_t layers)
 	struct job *job = job_of_copy(e, copy);
 	struct engine_answer answer;
 
-	if (job->op != STOKER_OP_RETRIEVE || job->ending || layers <= job->transfer.layers)
+	if (job->op != STOKER_OP_RETRIEVE || job->ending || job->transfer.lacking ||
+	    layers <= job->transfer.layers)
 		return;
 	job->transfer.layers = layers;
 	memset(&answer, 0, sizeof(answer));

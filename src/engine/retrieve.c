@@ -160,6 +160,7 @@ static void chunk_look_up(struct engine *e, struct job *job, uint32_t chunk)
 		memcpy(&item, &t->items[t->cursor], sizeof(item));	/* its room may be written next */
 		if (!(ready >> item.part & 1)) {
 			t->statuses[chunk] = STOKER_CHUNK_FAILED;
+			t->lacking = true;
 			continue;
 		}
 		record = record_of(e, records[item.part]);
@@ -250,7 +251,7 @@ void retrieve_copied(struct engine *e, struct job *job, enum engine_result resul
 		}
 	if (result != ENGINE_OK && !failed)	/* it does not say which: none can be relied on */
 		mark_all(job, STOKER_CHUNK_FAILED);
-	if (result == ENGINE_OK && !job->ending)
+	if (result == ENGINE_OK && !job->ending && !t->lacking)
 		t->layers = t->layer_end - t->layer_first;
 	count(e, STOKER_COUNTER_LOAD_BYTES, result == ENGINE_OK ? t->copy_bytes : 0);
 	if (job->ending)

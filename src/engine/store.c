@@ -283,6 +283,7 @@ static enum placed place_item(struct engine *e, struct job *job, uint32_t i)
 	struct item *item = &t->items[i];
 	enum placed placed;
 	uint32_t number;
+	bool changed;
 
 	if (item->state != ITEM_NEW)
 		return SETTLED;
@@ -297,7 +298,9 @@ static enum placed place_item(struct engine *e, struct job *job, uint32_t i)
 	entry_pin(e, number);
 	entry_link(e, number);
 	placed = place_part(e, job, i, number);
+	changed = e->room_changed;
 	entry_unpin(e, number);
+	e->room_changed = changed;	/* this pin's end makes no room that was not there before */
 	return placed;
 }
 

@@ -19,15 +19,32 @@ static void lease_sweep(struct engine *e, uint32_t number)
 		lease_end(e, number);
 }
 
-/* It survived a restart and is on no tier: it is to be written, so it is verified first. */
+/*
+ * It survived a restart and is on no tier: it is to be written. It is verified first, unless a lookup
+ * has seen to that already.
+ */
 static void recovered_sweep(struct engine *e, uint32_t number)
 {
 	const struct record *record = record_of(e, number);
 
-	if (record->state != RECORD_UNVERIFIED || record->disk_place != NONE || !tier_can_write(e))
+	if (record->disk_place != NONE || !tier_can_write(e))
 		return;
-	record_set_dirty(e, number, true);
-	check_verify(e, number, PRIORITIES - 1);
+	if (record->state == RECORD_UNVERIFIED) {
+		record_set_dirty(e, number, true);
+		check_verify(e, number, PRIORITIES - 1);
+	} else if (record->state == RECORD_READY && (record->flags & (RECORD_COMMITTED | RECORD_DIRTY | RECORD_LOST)) ==
+		   RECORD_COMMITTED && e->sides[number].queue == QUEUE_NONE && e->sides[number].io == NONE) {
+		record_set_dirty(e, number, true);
+		tier_write(e, number);
+	}
+}
+
+/* Of an older epoch, and still in use: it goes when that ends, and no tier is to have it. */
+static void stale_sweep(struct engine *e, uint32_t number)
+{
+	if (e->sides[number].queue == QUEUE_SEAL || e->sides[number].queue == QUEUE_WRITE)
+		record_unqueue(e, number);
+	record_set_dirty(e, number, false);
 }
 
 static void record_sweep(struct engine *e, uint32_t number)
@@ -42,7 +59,9 @@ static void record_sweep(struct engine *e, uint32_t number)
 		e->cleared += entry_forget(e, record->entry);
 		return;
 	}
-	if (e->sweep_recovered)
+	if (entry_is_stale(e, entry))
+		stale_sweep(e, number);
+	else if (e->sweep_recovered)
 		recovered_sweep(e, number);
 }
 

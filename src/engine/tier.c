@@ -285,7 +285,9 @@ static void write_done(struct engine *e, const struct io *io, enum engine_result
 		write_landed(e, io);
 	} else {
 		space_free(t->space, io->place);
-		if (!entry_is_stale(e, entry_of(e, entry)))
+		if (entry_is_stale(e, entry_of(e, entry)))
+			record_set_dirty(e, io->record, false);
+		else
 			write_failed(e, io);
 	}
 	e->room_changed = true;
