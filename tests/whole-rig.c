@@ -84,6 +84,10 @@ static void broker_exec(int ready)
 			"info", "--set", runtime, "--set", state, "--set", "arena.extent=4M", "--set",
 			"arena.entries=16384", NULL }; *more; more++)
 		arguments[n++] = *more;
+	for (int i = 0; i < 4 && whole.settings[i]; i++) {
+		arguments[n++] = "--set";
+		arguments[n++] = whole.settings[i];
+	}
 	if (whole.tier) {
 		arguments[n++] = "--tier";
 		arguments[n++] = tier;

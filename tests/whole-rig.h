@@ -23,6 +23,7 @@ struct whole {
 	const char *memory;		/* --memory; whole_make() says 24M */
 	bool tier;			/* a tier of 64M in DIRECTORY/tier */
 	const char *forbidden;		/* what the kernel is to refuse it (see forbid.c); NULL: nothing */
+	const char *settings[4];	/* further ones for --set */
 	pid_t broker;			/* 0: none */
 };
 extern struct whole whole;
