@@ -245,12 +245,12 @@ static const struct option_row rows[] = {
 
 START_TEST(options_are_taken_with_and_without_an_equals_sign)
 {
-	static char *arguments[] = { "--size=64K", "--count", "3", "--share", "0.5", "--on", "--text=x=y",
+	static const char *arguments[] = { "--size=64K", "--count", "3", "--share", "0.5", "--on", "--text=x=y",
 				     "--set", "a", "--set=b" };
 	const struct option_row *table = rows;
 	json_t *object = json_object();
 
-	ck_assert_int_eq(options_parse(&table, 1, 10, arguments), 0);
+	ck_assert_int_eq(options_parse(&table, 1, 10, (char **)arguments), 0);
 	ck_assert_uint_eq(given.size, 65536);
 	ck_assert_uint_eq(given.count, 3);
 	ck_assert(given.on);
@@ -263,7 +263,7 @@ START_TEST(options_are_taken_with_and_without_an_equals_sign)
 }
 END_TEST
 
-static char *bad_options[][2] = {
+static const char *bad_options[][2] = {
 	{ "--size", "0" }, { "--size", "2M" }, { "--size", "many" }, { "--count", "11" }, { "--count", "-1" },
 	{ "--count", "1x" }, { "--share", "1.5" }, { "--share", "nan" }, { "--on=1", "--on" }, { "--none", "1" },
 	{ "size", "1" }, { "--", "1" },
@@ -273,16 +273,16 @@ START_TEST(a_bad_option_is_refused)
 {
 	const struct option_row *table = rows;
 
-	ck_assert_int_eq(options_parse(&table, 1, 2, bad_options[_i]), -EINVAL);
+	ck_assert_int_eq(options_parse(&table, 1, 2, (char **)bad_options[_i]), -EINVAL);
 }
 END_TEST
 
 START_TEST(an_option_without_its_value_is_refused)
 {
-	static char *arguments[] = { "--size" };
+	static const char *arguments[] = { "--size" };
 	const struct option_row *table = rows;
 
-	ck_assert_int_eq(options_parse(&table, 1, 1, arguments), -EINVAL);
+	ck_assert_int_eq(options_parse(&table, 1, 1, (char **)arguments), -EINVAL);
 }
 END_TEST
 

@@ -19,8 +19,8 @@ enum file { LOG = 1, TIER = 2, OTHER = 4 };
 
 /* What is to fail: calls of these kinds on these files and bytes, from the `after`-th on, `times` times. */
 static struct {
-	int calls, files, error;
-	uint64_t from, to;
+	_Atomic int calls, files, error;	/* the tier's thread reads what the test sets */
+	_Atomic uint64_t from, to;
 	_Atomic int after, times;
 } fault;
 

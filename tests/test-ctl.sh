@@ -1,6 +1,7 @@
 #!/bin/sh
 # stokerctl: what it answers without a broker, and what it makes of a control page that nobody serves.
 set -u
+top_builddir=${top_builddir:-.}
 
 ctl=$top_builddir/stokerctl
 page=$top_builddir/tests/make-page

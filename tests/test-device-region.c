@@ -205,7 +205,7 @@ START_TEST(no_descriptor_and_no_mapping_is_left_behind)
 			ck_assert_int_eq(i % 10, 0);
 	}
 	ck_assert_uint_eq(rig_open_files(), files);
-	ck_assert_uint_lt(mappings(), maps + 10);	/* libraries may have mapped something of their own */
+	ck_assert_uint_lt(mappings(), maps + 100);	/* of 1,000; libraries map some of their own */
 	rig_memory_free(&m);
 }
 END_TEST

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The public header is taken by C11, by C++11, alone and twice, without a warning.
 set -eu
+top_srcdir=${top_srcdir:-.}
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
