@@ -24,28 +24,34 @@ static uint32_t slot_keys_max(uint32_t slot)
 	return slot == SIM_SLOTS - 1 ? STOKER_LARGE_KEYS : STOKER_SMALL_KEYS;
 }
 
-static void make_pools(struct sim *sim, uint32_t number)
+/* Memory of its own, zeroed, registered with the engine. */
+void client_pool_add(struct sim *sim, uint32_t number, uint32_t p)
 {
-	struct sim_client *client = &sim->clients[number];
+	struct sim_pool *pool = &sim->clients[number].pools[p];
+	const uint32_t model = p / SIM_PARTS, part = p % SIM_PARTS;
 
-	for (uint32_t m = 0; m < SIM_MODELS; m++)
-		for (uint32_t part = 0; part < SIM_PARTS; part++) {
-			struct sim_pool *pool = &client->pools[m * SIM_PARTS + part];
+	memset(pool, 0, sizeof(*pool));
+	pool->model = model;
+	pool->part = part;
+	pool->dropped = model >= sim->n_models || part >= sim->models[model].config.n_parts ||
+			model_tenant(sim, model) != client_tenant(sim, number);
+	if (!pool->dropped && engine_pool_added(sim->engine, number, p, sim->models[model].number, part,
+						SIM_BLOCKS) != 0)
+		sim_fail(sim, "pool %u of client %u is refused", p, number);
+}
 
-			memset(pool, 0, sizeof(*pool));
-			pool->model = m;
-			pool->part = part;
-			pool->dropped = m >= sim->n_models || part >= sim->models[m].config.n_parts;
-			if (!pool->dropped && engine_pool_added(sim->engine, number, m * SIM_PARTS + part,
-								sim->models[m].number, part, SIM_BLOCKS) != 0)
-				sim_fail(sim, "pool %u of client %u is refused", m * SIM_PARTS + part, number);
-		}
+uint32_t client_model(struct sim *sim, uint32_t number)
+{
+	const uint32_t tenant = client_tenant(sim, number);
+	const uint32_t n = (sim->n_models - tenant + sim->n_tenants - 1) / sim->n_tenants;
+
+	return tenant + sim->n_tenants * sim_below(&sim->random, n);
 }
 
 void client_attach(struct sim *sim, uint32_t number)
 {
 	const struct engine_client_config config = {
-		.tenant = 0, .slots_small = SIM_SLOTS - 1, .slots = SIM_SLOTS,
+		.tenant = client_tenant(sim, number), .slots_small = SIM_SLOTS - 1, .slots = SIM_SLOTS,
 	};
 	struct sim_client *client = &sim->clients[number];
 
@@ -53,7 +59,8 @@ void client_attach(struct sim *sim, uint32_t number)
 	client->leaving = client->expelled = false;
 	memset(client->holds, 0, sizeof(client->holds));
 	engine_client_in(sim->engine, number, &config);
-	make_pools(sim, number);
+	for (uint32_t p = 0; p < SIM_MODELS * SIM_PARTS; p++)
+		client_pool_add(sim, number, p);
 	for (uint32_t s = 0; s < SIM_SLOTS; s++)
 		client->slots[s].state = SIM_FREE;
 }
@@ -87,7 +94,7 @@ void client_slot_over(struct sim *sim, uint32_t number, uint32_t s)
 
 /* ---- building a request ------------------------------------------------------------------------ */
 
-static struct sim_slot *begin(struct sim *sim, uint32_t number, uint32_t s, enum stoker_op op, uint32_t model)
+struct sim_slot *client_begin(struct sim *sim, uint32_t number, uint32_t s, enum stoker_op op, uint32_t model)
 {
 	struct sim_slot *slot = &sim->clients[number].slots[s];
 	const uint32_t generation = slot->generation + 1;
@@ -95,8 +102,9 @@ static struct sim_slot *begin(struct sim *sim, uint32_t number, uint32_t s, enum
 
 	memset(slot, 0, offsetof(struct sim_slot, input));
 	slot->scratch = scratch;
-	slot->watched = slot->lies = slot->certain = slot->cut = false;
-	slot->asked = 0;
+	slot->watched = slot->lies = slot->certain = slot->cut = slot->harmed = slot->renews = false;
+	slot->must = STOKER_STATUS_OK;
+	slot->asked = slot->pieces = slot->sent = 0;
 	slot->generation = generation ? generation : 1;
 	slot->model = model;
 	slot->epoch = sim->models[model].epoch;
@@ -111,8 +119,9 @@ static struct sim_slot *begin(struct sim *sim, uint32_t number, uint32_t s, enum
 		.model = sim->models[model].number, .keys_max = slot_keys_max(s),
 		.scratch = scratch, .scratch_bytes = ENGINE_SCRATCH_BYTES(slot_keys_max(s), SIM_INPUT),
 	};
-	if (!sim->roomy && sim_chance(&sim->random, 150)) {
-		slot->request.head.deadline_us = 1 + sim_below(&sim->random, 20000);
+	if (!sim->roomy && (sim->step < sim->storm_until || sim_chance(&sim->random, 150))) {
+		slot->request.head.deadline_us =
+			1 + sim_below(&sim->random, sim->step < sim->storm_until ? 200 : 20000);
 		slot->cut = true;
 	}
 	if (sim_chance(&sim->random, 300))
@@ -120,16 +129,21 @@ static struct sim_slot *begin(struct sim *sim, uint32_t number, uint32_t s, enum
 	return slot;
 }
 
-static void ask(struct sim *sim, uint32_t number, struct sim_slot *slot)
+void client_ask(struct sim *sim, uint32_t number, struct sim_slot *slot)
 {
 	slot->state = SIM_ASKED;
 	slot->stage = STOKER_STAGE_NONE;
 	slot->ready = slot->layers = 0;
+	slot->owed = slot->request.head.op == STOKER_OP_LOOKUP ? oracle_owed(sim, slot) : 0;
+	if (sim_chance(&sim->random, 4) && !slot->lies &&
+	    (slot->request.head.op == STOKER_OP_LOOKUP || slot->request.head.op == STOKER_OP_STORE ||
+	     slot->request.head.op == STOKER_OP_RETRIEVE))
+		chain_bend(sim, slot);
 	sim_note(sim, number, (uint64_t)slot->request.head.op << 32 | slot->request.head.slot);
 	engine_request(sim->engine, number, &slot->request);
 }
 
-static uint32_t chain(const struct sim *sim, uint32_t tip, uint32_t keys[SIM_DEPTH])
+uint32_t client_chain(const struct sim *sim, uint32_t tip, uint32_t keys[SIM_DEPTH])
 {
 	const uint32_t n = sim->keys[tip].depth + 1;
 
@@ -138,14 +152,14 @@ static uint32_t chain(const struct sim *sim, uint32_t tip, uint32_t keys[SIM_DEP
 	return n;
 }
 
-static void put_keys(const struct sim *sim, struct sim_slot *slot)
+void client_put_keys(const struct sim *sim, struct sim_slot *slot, uint32_t first, uint32_t end)
 {
 	struct stoker_wire_key *keys = (struct stoker_wire_key *)slot->input;
 
-	for (uint32_t i = 0; i < slot->n; i++)
-		keys[i] = sim->keys[slot->keys[i]].key;
+	for (uint32_t i = first; i < end; i++)
+		keys[i - first] = sim->keys[slot->keys[i]].key;
 	slot->request.keys = keys;
-	slot->request.head.n_keys = slot->n;
+	slot->request.head.n_keys = end - first;
 }
 
 /* Up to @n free blocks of a pool for chunk @c; false: too few are free. */
@@ -181,11 +195,31 @@ struct writer {			/* appends segments and ids to the input, segments first */
 	uint32_t n_segments, n_ids;
 };
 
-static void put_segment(const struct sim *sim, struct writer *w, const struct sim_slot *slot, uint32_t part,
+/* The words from @from on, as pairs of first id and count; now and then a run is told in two pieces. */
+static void make_runs(struct sim *sim, struct writer *w, uint32_t from, struct stoker_segment *segment)
+{
+	uint32_t ids[SIM_INPUT / 8];
+	const uint32_t n = w->n_ids - from;
+
+	memcpy(ids, &w->ids[from], n * sizeof(ids[0]));
+	w->n_ids = from;
+	for (uint32_t i = 0, run; i < n; i += run) {
+		for (run = 1; i + run < n && !sim_chance(&sim->random, 50); run++)
+			if (ids[i + run] != (ids[i] == STOKER_NO_BLOCK ? ids[i] : ids[i] + run))
+				break;
+		w->ids[w->n_ids++] = ids[i];
+		w->ids[w->n_ids++] = run;
+	}
+	segment->flags |= STOKER_SEGMENT_RUNS;
+	segment->n_ids = w->n_ids - from;
+}
+
+static void put_segment(struct sim *sim, struct writer *w, const struct sim_slot *slot, uint32_t part,
 			uint32_t first, uint32_t chunks)
 {
 	const struct engine_part_config *config = &sim->models[slot->model].config.parts[part];
 	struct stoker_segment *segment = &w->segments[w->n_segments++];
+	const uint32_t from = w->n_ids;
 
 	*segment = (struct stoker_segment){ .pool = slot->part_pool[part], .group = config->group,
 					    .shard = config->shard, .first = first, .chunks = chunks,
@@ -193,6 +227,8 @@ static void put_segment(const struct sim *sim, struct writer *w, const struct si
 	for (uint32_t c = first; c < first + chunks; c++)
 		for (uint32_t b = 0; b < config->blocks; b++)
 			w->ids[w->n_ids++] = slot->blocks[part][c][b];
+	if (sim_chance(&sim->random, 200))
+		make_runs(sim, w, from, segment);
 }
 
 static void put_writer(struct sim_slot *slot, const struct writer *w, size_t at)
@@ -214,12 +250,15 @@ static void bend(struct sim *sim, struct sim_slot *slot)
 	struct stoker_segment *segment = (struct stoker_segment *)slot->request.segments;
 	uint32_t *ids = (uint32_t *)slot->request.ids;
 
-	switch (sim_below(&sim->random, 5)) {
+	switch (sim_below(&sim->random, 8)) {
 	case 0: segment->pool = 1000 + sim_below(&sim->random, 9); break;
 	case 1: segment->chunks += 1000; break;
 	case 2: segment->first = 0xfffffff0u; break;
-	case 3: ids[sim_below(&sim->random, slot->request.head.n_ids)] = SIM_BLOCKS + sim_below(&sim->random, 99); break;
+	case 3: ids[0] = SIM_BLOCKS + sim_below(&sim->random, 99); break;
 	case 4: segment->shard += 40; break;
+	case 5: segment->flags ^= 2u << sim_below(&sim->random, 15); break;
+	case 6: segment->n_ids -= 1; break;
+	case 7: slot->request.head.n_ids -= 1; break;
 	}
 	slot->lies = true;
 }
@@ -228,10 +267,10 @@ static void bend(struct sim *sim, struct sim_slot *slot)
 
 static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 {
-	struct sim_slot *slot = begin(sim, number, s, STOKER_OP_LOOKUP, sim_below(&sim->random, sim->n_models));
+	struct sim_slot *slot = client_begin(sim, number, s, STOKER_OP_LOOKUP, client_model(sim, number));
 	uint32_t flags = STOKER_F_PREFETCH | STOKER_F_PARTIAL;
 
-	slot->n = chain(sim, sim_below(&sim->random, SIM_KEYS), slot->keys);
+	slot->n = client_chain(sim, sim_below(&sim->random, SIM_KEYS), slot->keys);
 	if (sim_chance(&sim->random, 100))
 		flags = STOKER_F_PROBE;
 	else if (sim_chance(&sim->random, 100))
@@ -242,7 +281,7 @@ static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 		flags |= STOKER_F_ANY;
 	slot->request.head.flags = flags;
 	if (!(flags & STOKER_F_ANY) && sim_chance(&sim->random, 200))
-		slot->request.line.lookup.have = sim_below(&sim->random, slot->n + 1);
+		slot->request.line.lookup.have = sim_below(&sim->random, slot->n + 2);
 	if (sim_chance(&sim->random, 150))
 		slot->request.line.lookup.groups = 1 + sim_below(&sim->random, (1u << sim->models[slot->model].config.n_groups) - 1);
 	if (sim_chance(&sim->random, 80))
@@ -251,8 +290,8 @@ static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 		slot->request.line.lookup.readers = 1 + sim_below(&sim->random, 15);
 	if (sim_chance(&sim->random, 200))
 		slot->request.line.lookup.lease_ms = 1 + sim_below(&sim->random, 2000);
-	put_keys(sim, slot);
-	ask(sim, number, slot);
+	client_put_keys(sim, slot, 0, slot->n);
+	client_ask(sim, number, slot);
 }
 
 static void fill_blocks(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c)
@@ -279,11 +318,11 @@ static void watch_maybe(struct sim *sim, struct sim_slot *slot)
 
 static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
 {
-	const uint32_t model = sim_below(&sim->random, sim->n_models);
-	struct sim_slot *slot = begin(sim, number, s, STOKER_OP_STORE, model);
+	const uint32_t model = client_model(sim, number);
+	struct sim_slot *slot = client_begin(sim, number, s, STOKER_OP_STORE, model);
 	const struct engine_model_config *config = &sim->models[model].config;
 	const uint32_t only = sim_chance(&sim->random, 250) ? sim_below(&sim->random, config->n_parts) : ENGINE_NONE;
-	uint32_t all[SIM_DEPTH], n = chain(sim, sim_below(&sim->random, SIM_KEYS), all), from = 0;
+	uint32_t all[SIM_DEPTH], n = client_chain(sim, sim_below(&sim->random, SIM_KEYS), all), from = 0;
 	struct writer w = { 0 };
 	uint32_t *tokens;
 
@@ -297,6 +336,8 @@ static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
 			if (only != ENGINE_NONE && part != only)
 				continue;
 			slot->part_pool[part] = model * SIM_PARTS + part;
+			slot->harmed |= sim->clients[number].pools[slot->part_pool[part]].dead;
+			slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
 			if (!take_blocks(sim, number, slot, part, c, oracle_blocks(sim, model, part, slot->keys[c])))
 				goto enough;
 			fill_blocks(sim, number, slot, part, c);
@@ -309,7 +350,7 @@ enough:
 				untake(sim, number, slot, part, slot->n);
 	if (slot->n == 0)
 		return;
-	put_keys(sim, slot);
+	client_put_keys(sim, slot, 0, slot->n);
 	tokens = (uint32_t *)(slot->input + slot->n * 4);
 	for (uint32_t c = 0; c < slot->n; c++)
 		tokens[c] = sim->keys[slot->keys[c]].is_short ? config->chunk_tokens / 2 : config->chunk_tokens;
@@ -334,7 +375,7 @@ enough:
 		for (uint32_t part = 0; part < config->n_parts; part++)
 			if (slot->asked >> part & 1)
 				sim->models[model].may[slot->keys[c]][part] = slot->epoch + 1;
-	ask(sim, number, slot);
+	client_ask(sim, number, slot);
 }
 
 /* Is part @part of chunk @c covered by the lease? */
@@ -354,12 +395,12 @@ static bool leased(const struct sim *sim, const struct sim_lease *lease, uint32_
 
 static bool lease_certain(const struct sim *sim, const struct sim_lease *lease, uint32_t reader)
 {
-	return !lease->ended && (lease->readers >> reader & 1) && lease->expires_ns > sim->now_ns + 1000000 &&
+	return !lease->ended && !lease->vague && ((lease->readers & ~lease->leaving) >> reader & 1) && lease->expires_ns > sim->now_ns + 1000000 &&
 	       lease->epoch == sim->models[lease->model].epoch && !sim->models[lease->model].resetting;
 }
 
 /* Any lease that was ever given, but mostly one that is alive. */
-static struct sim_lease *pick_lease(struct sim *sim)
+struct sim_lease *client_lease(struct sim *sim)
 {
 	struct sim_lease *lease = &sim->leases[0];
 
@@ -381,16 +422,31 @@ static uint32_t pick_reader(struct sim *sim, const struct sim_lease *lease)
 	return reader;
 }
 
+static uint32_t model_layers(const struct sim *sim, uint32_t model)
+{
+	const struct engine_model_config *config = &sim->models[model].config;
+	uint32_t layers = 0;
+
+	for (uint32_t part = 0; part < config->n_parts; part++)
+		layers = config->parts[part].layers > layers ? config->parts[part].layers : layers;
+	return layers;
+}
+
 static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 {
-	struct sim_lease *lease = pick_lease(sim);
+	struct sim_lease *lease = client_lease(sim);
 	struct sim_slot *slot;
 	struct writer w = { 0 };
 	const uint32_t reader = pick_reader(sim, lease);
 
 	if (sim->n_leases == 0 || lease->n == 0)
 		return;
-	slot = begin(sim, number, s, STOKER_OP_RETRIEVE, lease->model);
+	if (model_tenant(sim, lease->model) != client_tenant(sim, number)) {
+		if (sim_chance(&sim->random, 100))
+			chain_steal(sim, number, s);
+		return;
+	}
+	slot = client_begin(sim, number, s, STOKER_OP_RETRIEVE, lease->model);
 	slot->lease = *lease;
 	slot->n = lease->n;
 	slot->epoch = lease->epoch;
@@ -404,6 +460,7 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 			continue;
 		first += sim_below(&sim->random, lease->n - first);
 		slot->part_pool[part] = lease->model * SIM_PARTS + part;
+		slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
 		for (end = first; end < lease->n && leased(sim, lease, part, end); end++)
 			if (!take_blocks(sim, number, slot, part, end, blocks)) {
 				untake(sim, number, slot, part, end);
@@ -425,10 +482,13 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
 	slot->request.line.retrieve.reader = reader;
 	if (sim_chance(&sim->random, 200))
-		slot->request.line.retrieve.layer_first = sim_below(&sim->random, 2);
+		slot->request.line.retrieve.layer_first = sim_below(&sim->random, model_layers(sim, lease->model));
 	if (sim_chance(&sim->random, 200))
 		slot->request.line.retrieve.layer_count = 1;
-	slot->certain = lease_certain(sim, lease, reader);
+	slot->certain = lease_certain(sim, lease, reader) && !slot->lies;
+	for (uint32_t part = 0; part < SIM_PARTS; part++)
+		slot->harmed |= slot->part_pool[part] != ENGINE_NONE &&
+				sim->clients[number].pools[slot->part_pool[part]].dead;
 	watch_maybe(sim, slot);
 	if (slot->request.head.flags & STOKER_F_READY)
 		slot->certain = false;	/* it may wait longer than its lease lives */
@@ -440,28 +500,29 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 		slot->certain = false;
 	} else if (sim_chance(&sim->random, 300)) {
 		slot->request.head.flags |= STOKER_F_END_SHARE;
+		lease->leaving |= 1ull << reader;
 		lease->readers &= ~(1ull << reader);
 	}
-	ask(sim, number, slot);
+	client_ask(sim, number, slot);
 }
 
 static void ask_release(struct sim *sim, uint32_t number, uint32_t s)
 {
-	struct sim_lease *lease = pick_lease(sim);
+	struct sim_lease *lease = client_lease(sim);
 	struct sim_slot *slot;
 
-	if (sim->n_leases == 0)
+	if (sim->n_leases == 0 || model_tenant(sim, lease->model) != client_tenant(sim, number))
 		return;
-	slot = begin(sim, number, s, STOKER_OP_RELEASE, lease->model);
+	slot = client_begin(sim, number, s, STOKER_OP_RELEASE, lease->model);
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
 	slot->request.line.release.reader = sim_below(&sim->random, 4);
 	lease->readers &= ~(1ull << slot->request.line.release.reader);
-	ask(sim, number, slot);
+	client_ask(sim, number, slot);
 }
 
 static void ask_map(struct sim *sim, uint32_t number, uint32_t s)
 {
-	const struct sim_lease *lease = pick_lease(sim);
+	const struct sim_lease *lease = client_lease(sim);
 	struct sim_client *client = &sim->clients[number];
 	struct sim_slot *slot;
 	uint32_t part, c;
@@ -469,14 +530,16 @@ static void ask_map(struct sim *sim, uint32_t number, uint32_t s)
 	for (uint32_t i = 0; i < SIM_SLOTS; i++)	/* one at a time: holds are noted at DONE */
 		if (client->slots[i].state == SIM_ASKED && client->slots[i].request.head.op == STOKER_OP_MAP)
 			return;
-	if (sim->n_leases == 0 || lease->n == 0 ||
-	    (client->holds[0].used && client->holds[1].used && client->holds[2].used && client->holds[3].used))
+	for (c = 0; c < SIM_HOLDS && client->holds[c].used; c++)
+		;
+	if (sim->n_leases == 0 || lease->n == 0 || c == SIM_HOLDS ||
+	    model_tenant(sim, lease->model) != client_tenant(sim, number))
 		return;
 	part = sim_below(&sim->random, sim->models[lease->model].config.n_parts);
 	c = sim_below(&sim->random, lease->n);
 	if (!leased(sim, lease, part, c))
 		return;
-	slot = begin(sim, number, s, STOKER_OP_MAP, lease->model);
+	slot = client_begin(sim, number, s, STOKER_OP_MAP, lease->model);
 	slot->lease = *lease;
 	slot->epoch = lease->epoch;
 	slot->map_part = part;
@@ -484,12 +547,12 @@ static void ask_map(struct sim *sim, uint32_t number, uint32_t s)
 	slot->request.line.map.chunk = c;
 	slot->request.line.map.group = sim->models[lease->model].config.parts[part].group;
 	slot->request.line.map.shard = sim->models[lease->model].config.parts[part].shard;
-	ask(sim, number, slot);
+	client_ask(sim, number, slot);
 }
 
 static void ask_unmap(struct sim *sim, uint32_t number, uint32_t s)
 {
-	const uint32_t at = sim_below(&sim->random, 4);
+	const uint32_t at = sim_below(&sim->random, SIM_HOLDS);
 	struct sim_hold *hold = &sim->clients[number].holds[at];
 	struct sim_slot *slot;
 
@@ -499,15 +562,15 @@ static void ask_unmap(struct sim *sim, uint32_t number, uint32_t s)
 			return;
 	if (!hold->used)
 		return;
-	slot = begin(sim, number, s, STOKER_OP_UNMAP, hold->model);
+	slot = client_begin(sim, number, s, STOKER_OP_UNMAP, hold->model);
 	slot->hold = at;
 	memcpy(slot->request.head.lease, hold->token, sizeof(hold->token));
-	ask(sim, number, slot);
+	client_ask(sim, number, slot);
 }
 
 static void ask_plain(struct sim *sim, uint32_t number, uint32_t s, enum stoker_op op)
 {
-	struct sim_slot *slot = begin(sim, number, s, op, 0);
+	struct sim_slot *slot = client_begin(sim, number, s, op, client_model(sim, number));
 
 	if (op == STOKER_OP_END_SESSION) {
 		slot->request.head.session = 1 + sim_below(&sim->random, 4);
@@ -517,7 +580,7 @@ static void ask_plain(struct sim *sim, uint32_t number, uint32_t s, enum stoker_
 		for (uint32_t i = 0; i < SIM_SLOTS; i++)	/* its lookups may be cut short */
 			sim->clients[number].slots[i].cut = true;
 	}
-	ask(sim, number, slot);
+	client_ask(sim, number, slot);
 }
 
 static void cancel_one(struct sim *sim, uint32_t number)
@@ -566,8 +629,14 @@ void client_act(struct sim *sim, uint32_t number)
 	} else if (what < 42) {
 		if (!sim->roomy)
 			submit_twice(sim, number);
+	} else if (what < 100) {
+		chain_send(sim, number, !sim_chance(&sim->random, 50));
+	} else if (what < 130) {
+		chain_ask(sim, number);
 	} else if (client->slots[s].state != SIM_FREE) {
 		return;
+	} else if (what < 170) {
+		chain_renew(sim, number, s);
 	} else if (what < 350) {
 		ask_lookup(sim, number, s);
 	} else if (what < 600) {

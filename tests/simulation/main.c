@@ -21,8 +21,11 @@ void sim_fail(struct sim *sim, const char *format, ...)
 {
 	va_list arguments;
 
-	if (planted)
+	if (planted) {
+		world_free(sim);
+		free(sim);
 		longjmp(found, 1);
+	}
 	fprintf(stderr, "sim: seed %llu, step %llu: ", (unsigned long long)sim->seed,
 		(unsigned long long)sim->step);
 	va_start(arguments, format);
@@ -46,7 +49,7 @@ void sim_say(struct sim *sim, const char *format, ...)
 	fputc('\n', stderr);
 }
 
-static void feed_random(struct sim *sim)
+void sim_feed_random(struct sim *sim)
 {
 	uint64_t words[16];
 	uint32_t n = engine_random_wanted(sim->engine);
@@ -56,6 +59,25 @@ static void feed_random(struct sim *sim)
 		words[i] = sim_draw(&sim->random);
 	if (n)
 		engine_random(sim->engine, words, n);
+}
+
+bool sim_turn(struct sim *sim)
+{
+	sim->turned_ns = sim->now_ns;
+	return engine_turn(sim->engine, sim->now_ns);
+}
+
+/* In some worlds they run out: a word or two at a time, when there are next to none. */
+static void feed_random(struct sim *sim)
+{
+	uint64_t word;
+
+	if (!sim->starving) {
+		sim_feed_random(sim);
+	} else if (engine_random_wanted(sim->engine) > 2040 && sim_chance(&sim->random, 60)) {
+		word = sim_draw(&sim->random);
+		engine_random(sim->engine, &word, 1);
+	}
 }
 
 static void let_time_pass(struct sim *sim)
@@ -87,7 +109,7 @@ static void step(struct sim *sim)
 	if (!sim->roomy && sim_below(&sim->random, 20000) == 0)
 		world_crash(sim, sim_chance(&sim->random, 300));
 	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0; turns--)
-		engine_turn(sim->engine, sim->now_ns);
+		sim_turn(sim);
 	if (sim->step % 512 == 0 && (broken = engine_audit(sim->engine)) != NULL)
 		sim_fail(sim, "audit: %s", broken);
 }

@@ -153,7 +153,7 @@ void memory_uncommit(void *shell, uint32_t record)
 	sim_note(sim, record, 1);
 	if (record >= sim->config.records || !sim->table[record].used)
 		sim_fail(sim, "uncommit of record %u, which is not committed", record);
-	sim->table[record].used = false;
+	sim->table[record].used = sim_is_planted(sim, "kept-promise");
 }
 
 static void log_change(struct sim_tier *tier, bool add, const struct sim_table_entry *entry)

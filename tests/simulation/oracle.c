@@ -74,10 +74,35 @@ static void remember_lease(struct sim *sim, uint32_t client, const struct sim_sl
 		.n = answer->n, .have = slot->request.line.lookup.have, .owner = client,
 		.groups = slot->request.line.lookup.groups ? slot->request.line.lookup.groups : 0xff,
 		.readers = readers ? readers : 1, .session = slot->request.head.session,
-		.expires_ns = sim->now_ns + answer->lease_ms * 1000000ull,
+		.expires_ns = sim->turned_ns + answer->lease_ms * 1000000ull,
 		.any = slot->request.head.flags & STOKER_F_ANY,
 		.exists = answer->bitmap_words ? (uint32_t)answer->bitmap[0] : 0,
 	};
+	lease->vague = lease->any && answer->n != (uint32_t)__builtin_popcount(lease->exists);
+	memcpy(lease->keys, slot->keys, sizeof(lease->keys));
+}
+
+/* A lease that was renewed lives on, over what this lookup found if that is more. */
+static void renew_lease(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer)
+{
+	struct sim_lease *lease = NULL;
+
+	if (memcmp(answer->lease, slot->lease.token, sizeof(answer->lease)) != 0)
+		sim_fail(sim, "a renewal answers another lease than it names");
+	if (!slot->lease.any && answer->n < slot->lease.n)
+		sim_fail(sim, "a renewal cuts a lease of %u chunks to %u", slot->lease.n, answer->n);
+	for (uint32_t i = 0; i < sim->n_leases; i++)
+		if (memcmp(sim->leases[i].token, answer->lease, sizeof(answer->lease)) == 0)
+			lease = &sim->leases[i];
+	if (lease == NULL)
+		return;
+	lease->expires_ns = sim->turned_ns + answer->lease_ms * 1000000ull;
+	lease->readers |= slot->request.line.lookup.readers;
+	if (lease->any || answer->n <= lease->n)
+		return;
+	lease->n = answer->n;
+	lease->have = slot->request.line.lookup.have;
+	lease->groups = 0xff;
 	memcpy(lease->keys, slot->keys, sizeof(lease->keys));
 }
 
@@ -85,7 +110,7 @@ static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const st
 {
 	const bool any = slot->request.head.flags & STOKER_F_ANY;
 
-	if (answer->bitmap_words < 1)
+	if (answer->bitmap_words < 1 && slot->n > 0)
 		sim_fail(sim, "a lookup is DONE without a bitmap");
 	for (uint32_t i = 0; i < slot->n; i++) {
 		if (!(answer->bitmap[0] >> i & 1))
@@ -95,9 +120,9 @@ static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const st
 			sim_fail(sim, "a lookup says that %s %u (key %u of model %u) is usable, but it was never stored",
 				 any ? "key" : "length", i + 1, slot->keys[i], slot->model);
 	}
-	if (slot->n < 64 && answer->bitmap[0] >> slot->n)
+	if (slot->n > 0 && slot->n < 64 && answer->bitmap[0] >> slot->n)
 		sim_fail(sim, "a lookup's bitmap has bits beyond its %u keys", slot->n);
-	if (!any && answer->n > 0 && !(answer->bitmap[0] >> (answer->n - 1) & 1) &&
+	if (!any && !slot->renews && answer->n > 0 && !(answer->bitmap[0] >> (answer->n - 1) & 1) &&
 	    answer->n > slot->request.line.lookup.have)
 		sim_fail(sim, "a lookup answers %u chunks, a length that its bitmap does not have", answer->n);
 }
@@ -105,7 +130,6 @@ static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const st
 static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
 {
 	const struct sim_model *model = &sim->models[slot->model];
-	const bool any = slot->request.head.flags & STOKER_F_ANY;
 	const bool lease = answer->lease[0] || answer->lease[1];
 
 	sim->figures[SIM_FIG_LOOKUPS]++;
@@ -115,23 +139,34 @@ static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot,
 				 answer->n, lease ? "a" : "no");
 		return;
 	}
-	if (answer->n > slot->n)
+	if (answer->n > slot->n && !slot->renews)
 		sim_fail(sim, "a lookup of %u keys answers %u chunks", slot->n, answer->n);
 	if (slot->epoch != model->epoch || model->resetting)
 		return;
 	lookup_claims(sim, slot, answer);
 	if (lease && (slot->request.head.flags & STOKER_F_PROBE))
 		sim_fail(sim, "a probe is given a lease");
-	if (lease)
+	if (slot->renews)
+		renew_lease(sim, slot, answer);
+	else if (lease)
 		remember_lease(sim, client, slot, answer);
 	sim->figures[SIM_FIG_HITS] += answer->n;
-	if (!sim->roomy || any || slot->cut || slot->request.line.lookup.tiers || !sim->serving)
-		return;
-	for (uint32_t n = slot->n; n > answer->n; n--)
-		if ((slot->request.head.flags & (STOKER_F_PREFETCH | STOKER_F_PROBE)) &&
-		    n > slot->request.line.lookup.have && usable(sim, slot, model->must, n))
-			sim_fail(sim, "a lookup of %u keys in a roomy world answers %u chunks, but %u were stored",
-				 slot->n, answer->n, n);
+	if (sim->roomy && !slot->cut && answer->n < slot->owed)
+		sim_fail(sim, "a lookup of %u keys in a roomy world answers %u chunks, but %u were stored",
+			 slot->n, answer->n, slot->owed);
+}
+
+uint32_t oracle_owed(const struct sim *sim, const struct sim_slot *slot)
+{
+	const uint32_t flags = slot->request.head.flags;
+
+	if (!sim->roomy || !sim->serving || (flags & STOKER_F_ANY) || slot->renews ||
+	    slot->request.line.lookup.tiers || !(flags & (STOKER_F_PREFETCH | STOKER_F_PROBE)))
+		return 0;
+	for (uint32_t n = slot->n; n > slot->request.line.lookup.have; n--)
+		if (usable(sim, slot, sim->models[slot->model].must, n))
+			return n;
+	return 0;
 }
 
 /* The blocks of a job are the client's again: what must be there now? */
@@ -154,6 +189,44 @@ static void settle_block(struct sim *sim, struct sim_slot *slot, struct sim_pool
 		else if (copied)
 			pool->shadow[layer][id] = pool->word[layer][id];
 	}
+}
+
+/* Its lease lived and nothing went wrong: each chunk that it names is there. */
+static void retrieve_whole(struct sim *sim, uint32_t client, const struct sim_slot *slot,
+			   const struct engine_answer *answer, uint32_t base)
+{
+	if (answer->status != STOKER_STATUS_OK)
+		sim_fail(sim, "a retrieve of client %u ends with status %u, but its lease is alive", client,
+			 answer->status);
+	for (uint32_t i = 0; i < slot->request.head.n_segments; i++)
+		for (uint32_t c = 0; c < slot->request.segments[i].chunks; c++)
+			if (answer->chunks[slot->request.segments[i].first - base + c] != STOKER_CHUNK_RETRIEVED)
+				sim_fail(sim, "chunk %u of client %u's lease is not retrieved: %u",
+					 slot->request.segments[i].first + c, client,
+					 answer->chunks[slot->request.segments[i].first - base + c]);
+}
+
+/* Layers that are told to be there, of every block that was asked for, while the rest still comes. */
+static void check_layers(struct sim *sim, uint32_t client, const struct sim_slot *slot, uint32_t layers)
+{
+	const struct sim_model *model = &sim->models[slot->model];
+	const uint32_t first = slot->request.line.retrieve.layer_first;
+
+	if (!slot->certain || slot->harmed || slot->lies || model->epoch != slot->epoch || model->resetting)
+		return;
+	for (uint32_t part = 0; part < model->config.n_parts; part++)
+		for (uint32_t i = 0; slot->part_pool[part] != ENGINE_NONE && i < SIM_DEPTH * 8; i++) {
+			const struct sim_pool *pool = &sim->clients[client].pools[slot->part_pool[part]];
+			const uint32_t c = i / 8, b = i % 8, id = slot->blocks[part][c][b];
+
+			for (uint32_t layer = first; id != STOKER_NO_BLOCK && layer < first + layers &&
+			     layer < model->config.parts[part].layers; layer++)
+				if (pool->word[layer][id] != oracle_word(sim, slot->model, slot->epoch,
+									 slot->lease.keys[c], part, layer, b))
+					sim_fail(sim, "client %u, slot %u is told of %u layers, but layer %u of "
+						 "chunk %u is not there", client, slot->request.head.slot,
+						 layers, layer, c);
+		}
 }
 
 static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
@@ -179,6 +252,9 @@ static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slo
 				settle_block(sim, slot, &sim->clients[client].pools[slot->part_pool[part]], part,
 					     c, b, sure);
 	}
+	if (slot->certain && !slot->cut && !slot->harmed && !slot->lies && model->epoch == slot->epoch &&
+	    !model->resetting)
+		retrieve_whole(sim, client, slot, answer, base);
 	if (retrieved != answer->n)
 		sim_fail(sim, "a retrieve says %u chunks, and %u of them in its bytes", answer->n, retrieved);
 	sim->figures[SIM_FIG_RETRIEVED] += retrieved;
@@ -219,13 +295,29 @@ static void check_mapped(struct sim *sim, const struct sim_hold *hold, const cha
 					 hold->part, when);
 }
 
+/* What a client holds stays within its part of the arena. */
+static void check_quota(struct sim *sim, uint32_t client)
+{
+	const uint64_t arena = (uint64_t)sim->config.extents * sim->config.extent_bytes;
+	uint64_t held = 0;
+
+	for (uint32_t i = 0; i < SIM_HOLDS; i++) {
+		const struct sim_hold *hold = &sim->clients[client].holds[i];
+
+		if (hold->used)
+			held += sim->models[hold->model].config.parts[hold->part].payload_bytes;
+	}
+	if (held > arena / 1000 * sim->config.held_bytes_permille)
+		sim_fail(sim, "client %u holds %llu bytes, which is over its quota", client, (unsigned long long)held);
+}
+
 static void map_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
 {
 	if (answer->status != STOKER_STATUS_OK)
 		return;
 	if (answer->mapped == NULL)
 		sim_fail(sim, "a map is OK and says nothing");
-	for (uint32_t i = 0; i < 4; i++) {
+	for (uint32_t i = 0; i < SIM_HOLDS; i++) {
 		struct sim_hold *hold = &sim->clients[client].holds[i];
 
 		if (hold->used)
@@ -236,6 +328,7 @@ static void map_done(struct sim *sim, uint32_t client, struct sim_slot *slot, co
 			.epoch = slot->epoch, .part = slot->map_part, .used = true,
 		};
 		check_mapped(sim, hold, "map");
+		check_quota(sim, client);
 		return;
 	}
 }
@@ -277,6 +370,8 @@ static void check_stage(struct sim *sim, uint32_t client, uint32_t number, struc
 	if (answer->stage == STOKER_STAGE_LOADING) {
 		slot->ready = answer->ready;
 		slot->layers = answer->layers;
+		if (slot->request.head.op == STOKER_OP_RETRIEVE)
+			check_layers(sim, client, slot, answer->layers);
 	}
 }
 
@@ -291,10 +386,13 @@ void oracle_publish(void *shell, uint32_t client, uint32_t number, uint32_t gene
 	check_stage(sim, client, number, slot, generation, answer);
 	if (answer->stage != STOKER_STAGE_DONE)
 		return;
-	if (sim->plant && strcmp(sim->plant, "lost-done") == 0 && slot->request.head.op == STOKER_OP_RETRIEVE)
+	if (sim_is_planted(sim, "lost-done") && slot->request.head.op == STOKER_OP_RETRIEVE)
 		return;
 	if (ports_copy_runs(sim, client, number))
 		sim_fail(sim, "client %u, slot %u is DONE, but a copy still touches its blocks", client, number);
+	if (slot->must != STOKER_STATUS_OK && answer->status != (uint32_t)slot->must && sim->serving)
+		sim_fail(sim, "client %u lied in slot %u and was told status %u, not %u", client, number,
+			 answer->status, (uint32_t)slot->must);
 	if (slot->lies && answer->status == STOKER_STATUS_OK && slot->request.head.op != STOKER_OP_RELEASE)
 		sim_fail(sim, "client %u lied in slot %u and was told OK", client, number);
 	switch (slot->request.head.op) {

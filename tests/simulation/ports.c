@@ -237,12 +237,10 @@ static void port_control(void *shell, engine_token token, enum stoker_status sta
 	struct sim *sim = shell;
 
 	sim_note(sim, token, value ^ (uint64_t)status << 56);
-	if (token >> 4 == 0 || token >> 4 > sim->tokens_given)
+	if (token >> 16 == 0 || token >> 16 > sim->tokens_given)
 		sim_fail(sim, "answer to token %llu, which was never given", (unsigned long long)token);
 	sim->tokens_answered++;
-	/* The low bits of a token say which model's reset it answers (world.c). */
-	if ((token & 15) >= 1 && (token & 15) <= SIM_MODELS)
-		sim->models[(token & 15) - 1].resetting = false;
+	world_answered(sim, token);
 }
 
 const struct engine_ports sim_ports = {
@@ -287,6 +285,8 @@ static void finish_read(struct sim *sim, const struct sim_pending *p)
 		arena_at(sim, io->arena.unit)[SIM_UNIT + sim_draw(&sim->random) % payload] ^= 0x40;
 		sim->figures[SIM_FIG_CORRUPT]++;
 	}
+	if (sim_is_planted(sim, "stray-read") && io->arena.unit >= io->arena.bytes / SIM_UNIT)
+		memcpy(arena_at(sim, io->arena.unit) - io->arena.bytes, arena_at(sim, io->arena.unit), io->arena.bytes);
 	memory_drop_arena(sim, io->arena.unit, io->arena.bytes, true);
 	memory_drop_tier(sim, io->tier, io->disk.unit, io->disk.bytes, false);
 	engine_io_done(sim->engine, io->io, result);
@@ -343,7 +343,9 @@ static void finish_verify(struct sim *sim, const struct sim_pending *p)
 	    memcmp(&header.key, &object->key, sizeof(header.key)) != 0 || header.payload_bytes != bytes ||
 	    header.checksum != sum || (object->checksum != 0 && object->checksum != sum))
 		result = ENGINE_CORRUPT;
-	if (sim->plant && strcmp(sim->plant, "blind-verify") == 0)
+	if (sim_is_planted(sim, "trust-header") && header.magic == HEADER_MAGIC)
+		result = ENGINE_OK;
+	if (sim_is_planted(sim, "blind-verify"))
 		result = ENGINE_OK;
 	memory_drop_arena(sim, check->arena.unit, check->arena.bytes, false);
 	engine_check_done(sim->engine, check->io, result, sum);
@@ -358,7 +360,13 @@ static void copy_words(struct sim *sim, struct sim_pending *p, uint32_t i)
 	struct sim_pool *pool = &sim->clients[p->copy.client].pools[item->pool];
 	uint64_t *payload = (uint64_t *)(sim->arena + item->payload);
 
+	if (pool->dead) {
+		p->copy.failed[i] = 1;
+		sim->clients[p->copy.client].slots[p->slot].harmed = true;
+	}
 	if (p->layer >= part->layers || p->copy.failed[i])
+		return;
+	if (sim_is_planted(sim, "short-copy") && p->copy.store && p->layer + 1 == part->layers)
 		return;
 	for (uint32_t b = 0; b < part->blocks; b++) {
 		uint64_t *word = &payload[p->layer * part->blocks + b];
@@ -383,9 +391,13 @@ static void finish_copy(struct sim *sim, uint32_t at)
 			p.copy.failed[i] = 1;
 		failed |= p.copy.failed[i] != 0;
 	}
-	if (sim->plant && strcmp(sim->plant, "late-copy") == 0 && !p.copy.store && p.copy.items[0].ids[0] < SIM_BLOCKS)
+	if (sim_is_planted(sim, "late-copy") && !p.copy.store && p.copy.items[0].ids[0] < SIM_BLOCKS)
 		sim->clients[p.copy.client].pools[p.copy.items[0].pool].word[0]
 			[(p.copy.items[0].ids[0] + 1) % SIM_BLOCKS] ^= 1;
+	if (!failed && sim_chance(&sim->random, sim->fault_permille / 4)) {
+		failed = true;		/* all of it, and nobody knows which */
+		sim->clients[p.copy.client].slots[p.slot].harmed = true;
+	}
 	hold_copy(sim, &p.copy, false);
 	engine_copy_done(sim->engine, p.copy.copy, failed ? ENGINE_FAILED : ENGINE_OK);
 }
@@ -397,15 +409,18 @@ static void progress_copy(struct sim *sim, uint32_t at)
 	uint32_t left = 1 + sim_below(&sim->random, 8);
 
 	while (left-- > 0 && p->layer < p->copy.layer_end && !p->cancelled) {
-		if (sim_chance(&sim->random, sim->fault_permille / 4))
+		if (sim_chance(&sim->random, sim->fault_permille / 4)) {
 			p->copy.failed[p->item] = 1;
+			sim->clients[p->copy.client].slots[p->slot].harmed = true;
+		}
 		copy_words(sim, p, p->item);
 		if (++p->item < p->copy.n_items)
 			continue;
 		p->item = 0;
 		p->layer++;
 		if (sim_chance(&sim->random, 500)) {
-			engine_copy_progress(sim->engine, p->copy.copy, p->layer - p->copy.layer_first);
+			engine_copy_progress(sim->engine, p->copy.copy,
+					     p->layer - p->copy.layer_first + sim_is_planted(sim, "hasty-progress"));
 			return;		/* the event may have put other things into the bag */
 		}
 	}
@@ -415,7 +430,8 @@ static void progress_copy(struct sim *sim, uint32_t at)
 
 static void finish_epoch(struct sim *sim, const struct sim_pending *p)
 {
-	engine_epoch_persisted(sim->engine, sim->models[p->model].number, true);
+	engine_epoch_persisted(sim->engine, sim->models[p->model].number,
+			       !sim_chance(&sim->random, sim->fault_permille));
 }
 
 void ports_progress(struct sim *sim)
@@ -431,6 +447,8 @@ void ports_progress(struct sim *sim)
 		return;
 	}
 	take_out(sim, at, &p);
+	if (sim_is_planted(sim, "lost-read") && p.kind == SIM_READ && sim_chance(&sim->random, 100))
+		return;
 	switch (p.kind) {
 	case SIM_READ:   finish_read(sim, &p); break;
 	case SIM_WRITE:  finish_write(sim, &p); break;

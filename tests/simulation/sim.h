@@ -12,11 +12,15 @@
  * - a job with no DONE, two, or stages that go back; a copy that touches blocks after DONE;
  * - arena or disk units used by two at once, or a place reused while its table entry says otherwise;
  * - a chunk claimed that was never stored; in roomy worlds also a stored chunk that is not found;
+ * - a chunk of a living lease that is not retrieved; progress of layers that have not been copied;
+ * - what one tenant may not have of another, quotas that are exceeded;
+ * - a world that is asleep though somebody waits (calm.c): a wake that was lost;
  * - anything left over (jobs, leases, pins) when all clients are gone; an audit that complains.
  *
  * Rooms: memory.c (arena, tiers, tables, who touches what), ports.c (what is under way and how it
- * goes on), client.c (what clients ask), oracle.c (what answers must be), world.c (making a world,
- * crashes, admin), main.c (options, steps).
+ * goes on), client.c (what clients ask), chain.c (chained lookups, renewals, thefts), oracle.c (what
+ * answers must be), world.c (making a world, crashes, admin), calm.c (the shell that sleeps; the
+ * end), main.c (options, steps).
  */
 #ifndef STOKER_TESTS_SIMULATION_SIM_H
 #define STOKER_TESTS_SIMULATION_SIM_H
@@ -39,6 +43,9 @@
 #define SIM_LEASES	64u	/* remembered by clients */
 #define SIM_INPUT	16384u
 #define SIM_PARTS	8u	/* of a simulated model at most */
+#define SIM_TENANTS	2u
+#define SIM_HOLDS	12u	/* of a client */
+#define SIM_PIECES	3u	/* of a chained lookup after its head */
 
 /* ---- randomness ------------------------------------------------------------------------------ */
 
@@ -88,7 +95,9 @@ struct sim_pool {
 	uint64_t word[SIM_LAYERS][SIM_BLOCKS];		/* what copies read and write */
 	uint64_t shadow[SIM_LAYERS][SIM_BLOCKS];	/* what must be there */
 	bool busy[SIM_BLOCKS];				/* belongs to a job that is under way */
-	bool dropped;
+	bool dropped;					/* or never registered */
+	bool dropping;					/* the engine has not said yet that it is quiet */
+	bool dead;					/* its memory faults */
 	uint32_t model, part;
 };
 
@@ -99,8 +108,10 @@ struct sim_lease {		/* what a client knows of a lease that it was given */
 	uint32_t exists;	/* ANY: mask of keys that exist */
 	uint32_t groups;	/* mask */
 	uint64_t readers;	/* that have not returned */
+	uint64_t leaving;	/* whose shares end with a job: from then on nobody knows */
 	uint64_t session, expires_ns;
 	bool any;
+	bool vague;		/* ANY: covers fewer keys than exist, and nobody knows which */
 	bool ended;		/* released, or its session or owner ended: may still be tried */
 };
 
@@ -116,6 +127,10 @@ struct sim_slot {
 	bool lies;			/* must not end OK, nor copy anything */
 	bool certain;			/* its lease is alive beyond doubt */
 	bool cut;			/* cancelled, or with a deadline: may end early */
+	bool harmed;			/* a fault was drawn for its copy, or its pool is dead */
+	bool renews;			/* LOOKUP: of `lease` */
+	uint32_t owed;			/* LOOKUP in a roomy world: the length that was stored when it was asked */
+	enum stoker_status must;	/* END: how it must end, whatever else; OK: not said */
 	/* What was asked, for the oracle: */
 	uint32_t model, epoch, n;
 	uint32_t keys[SIM_DEPTH];
@@ -125,6 +140,8 @@ struct sim_slot {
 	uint32_t asked;				/* STORE: mask of the parts given */
 	uint32_t map_part;
 	uint32_t hold;				/* UNMAP: which hold of the client */
+	uint32_t pieces, sent;			/* chained LOOKUP: pieces after the head; that have been sent */
+	uint32_t split[SIM_PIECES + 2];		/* piece i has the keys split[i] to split[i + 1] - 1 */
 };
 
 struct sim_client {
@@ -132,7 +149,7 @@ struct sim_client {
 	bool expelled;
 	struct sim_slot slots[SIM_SLOTS];
 	struct sim_pool pools[SIM_MODELS * SIM_PARTS];
-	struct sim_hold { uint64_t token[2], offset; uint32_t key, model, epoch, part; bool used; } holds[4];
+	struct sim_hold { uint64_t token[2], offset; uint32_t key, model, epoch, part; bool used; } holds[SIM_HOLDS];
 };
 
 enum sim_pending_kind { SIM_READ, SIM_WRITE, SIM_SEAL, SIM_VERIFY, SIM_COPY, SIM_EPOCH };
@@ -167,11 +184,16 @@ struct sim_tier {
 
 struct sim {
 	uint64_t seed, step, now_ns;
+	uint64_t turned_ns;		/* what the engine takes for now */
 	struct sim_random random;
 	uint64_t fingerprint;		/* of all that the engine did: equal runs have equal ones */
 	bool roomy;			/* no faults, room for all: what was stored must be found */
 	uint32_t fault_permille;
 	const char *plant;		/* a bug of the simulated world that the oracle must find, or NULL */
+	bool starving;			/* random bits come in drops */
+	uint64_t storm_until;		/* step: until then all deadlines are short */
+	uint32_t n_tenants;
+	struct engine_quota quotas[SIM_TENANTS];
 	bool verbose;
 
 	struct engine_config config;
@@ -235,6 +257,15 @@ void ports_progress(struct sim *sim);		/* let one thing that is under way go on 
 void ports_crash(struct sim *sim);		/* all of it ends here, landed or not */
 bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot);	/* slot: or ENGINE_NONE */
 
+/* ---- main.c ---------------------------------------------------------------------------------- */
+
+void sim_feed_random(struct sim *sim);
+bool sim_turn(struct sim *sim);
+static inline bool sim_is_planted(const struct sim *sim, const char *bug)
+{
+	return sim->plant && strcmp(sim->plant, bug) == 0;
+}
+
 /* ---- client.c -------------------------------------------------------------------------------- */
 
 void client_act(struct sim *sim, uint32_t client);
@@ -244,6 +275,31 @@ void client_ready(struct sim *sim);		/* let a watched word be reached */
 void client_slot_over(struct sim *sim, uint32_t client, uint32_t slot);
 struct sim_slot *client_slot(struct sim *sim, uint32_t client, uint32_t slot);
 uint32_t model_stable(const struct sim *sim, uint32_t number);	/* stable number of an engine's number */
+void client_pool_add(struct sim *sim, uint32_t client, uint32_t pool);
+static inline uint32_t client_tenant(const struct sim *sim, uint32_t client)
+{
+	return client % sim->n_tenants;
+}
+static inline uint32_t model_tenant(const struct sim *sim, uint32_t model)
+{
+	return model % sim->n_tenants;
+}
+uint32_t client_model(struct sim *sim, uint32_t client);	/* any of its tenant's */
+
+/* For chain.c: a request in the making, and out with it. */
+struct sim_slot *client_begin(struct sim *sim, uint32_t client, uint32_t slot, enum stoker_op op, uint32_t model);
+void client_ask(struct sim *sim, uint32_t client, struct sim_slot *slot);
+uint32_t client_chain(const struct sim *sim, uint32_t tip, uint32_t keys[SIM_DEPTH]);	/* its prefix; how many */
+void client_put_keys(const struct sim *sim, struct sim_slot *slot, uint32_t first, uint32_t end);
+struct sim_lease *client_lease(struct sim *sim);	/* mostly one that lives */
+
+/* ---- chain.c --------------------------------------------------------------------------------- */
+
+void chain_ask(struct sim *sim, uint32_t client);		/* the head of a chained lookup */
+bool chain_send(struct sim *sim, uint32_t client, bool honest);	/* its next piece; false: there is none to send */
+void chain_renew(struct sim *sim, uint32_t client, uint32_t slot);
+void chain_steal(struct sim *sim, uint32_t client, uint32_t slot);	/* use another tenant's lease */
+void chain_bend(struct sim *sim, struct sim_slot *slot);	/* a head that no library sends */
 
 /* ---- oracle.c -------------------------------------------------------------------------------- */
 
@@ -253,6 +309,7 @@ uint64_t oracle_word(const struct sim *sim, uint32_t model, uint32_t epoch, uint
 void oracle_publish(void *shell, uint32_t client, uint32_t slot, uint32_t generation,
 		    const struct engine_answer *answer);
 void oracle_pool(struct sim *sim, uint32_t client, uint32_t pool);	/* blocks that nobody may touch are as they were */
+uint32_t oracle_owed(const struct sim *sim, const struct sim_slot *slot);	/* what a lookup must find, if there is room for all */
 uint32_t oracle_blocks(const struct sim *sim, uint32_t model, uint32_t part, uint32_t key);	/* that hold tokens */
 
 /* ---- world.c --------------------------------------------------------------------------------- */
@@ -262,6 +319,19 @@ void world_free(struct sim *sim);
 void world_crash(struct sim *sim, bool power);
 void world_admin(struct sim *sim);
 void world_extent(struct sim *sim);		/* one more extent is populated, if any is left */
-void world_end(struct sim *sim);		/* all clients leave; nothing may be left over */
+void world_tier(struct sim *sim);		/* one more tier comes up, if any is left */
+void world_serve(struct sim *sim);		/* the rest of recovery, then serve */
+/* Tokens of control operations: a count, and what is to be done at the answer. */
+enum sim_after { SIM_AFTER_NOTHING, SIM_AFTER_RESET, SIM_AFTER_DROP };
+void world_answered(struct sim *sim, engine_token token);
+
+/* ---- calm.c ---------------------------------------------------------------------------------- */
+
+/*
+ * Nobody asks anything new, and the shell turns the engine only when it must: after an event, while there
+ * is more to do, and at its deadline. All that is under way has to come to its end.
+ */
+void calm(struct sim *sim);
+void world_end(struct sim *sim);		/* calm; all clients leave; nothing may be left over */
 
 #endif

@@ -1,5 +1,9 @@
 /*
- * The world: sizes, models and keys from the seed; admin; crashes and what comes back; the end.
+ * The world: sizes, models and keys from the seed; admin; crashes and what comes back.
+ *
+ * Each world has its own mean corners: one or two tenants with quotas, tables so small that they run out
+ * (entries, records, leases, leased chunks, holds, I/Os), random bits in drops, tiers that come up late
+ * or never, recovery that ends after clients have come.
  */
 #include "tests/simulation/sim.h"
 
@@ -31,9 +35,8 @@ static void make_keys(struct sim *sim)
 static void make_model(struct sim *sim, struct sim_model *model)
 {
 	struct engine_model_config *config = &model->config;
-	const uint32_t layers = 2 + sim_below(&sim->random, SIM_LAYERS - 1);
-
 	*config = (struct engine_model_config){ .chunk_tokens = 64, .epoch = 1,
+						.tenant = (uint32_t)(model - sim->models) % sim->n_tenants,
 						.n_groups = 1 + sim_below(&sim->random, 3) };
 	model->epoch = 1;
 	for (uint32_t g = 0; g < config->n_groups; g++) {
@@ -47,6 +50,7 @@ static void make_model(struct sim *sim, struct sim_model *model)
 		config->groups[g].blocks = blocks;
 		for (uint32_t shard = 0; shard < shards; shard++) {
 			struct engine_part_config *part = &config->parts[config->n_parts];
+			const uint32_t layers = 1 + sim_below(&sim->random, SIM_LAYERS);
 
 			*part = (struct engine_part_config){
 				.group = (uint8_t)g, .shard = (uint8_t)shard, .layers = (uint16_t)layers,
@@ -69,6 +73,30 @@ static uint64_t all_bytes(const struct sim *sim)
 	return bytes;
 }
 
+/* Now and then one of the tables is too small for what the clients want. */
+static uint32_t scarce(struct sim *sim, uint32_t enough, uint32_t least)
+{
+	if (sim->roomy || !sim_chance(&sim->random, 200))
+		return enough;
+	return least + sim_below(&sim->random, enough / 8);
+}
+
+/* Hard limits of a tenant's, from a few objects up; 0: none. */
+static void make_quotas(struct sim *sim)
+{
+	const uint64_t arena = sim->config.extents * sim->config.extent_bytes;
+
+	for (uint32_t t = 0; t < SIM_TENANTS; t++) {
+		sim->quotas[t] = (struct engine_quota){ 0 };
+		if (sim->roomy)
+			continue;
+		if (sim_chance(&sim->random, 400))
+			sim->quotas[t].arena_bytes = sim_draw(&sim->random) % arena;
+		if (sim_chance(&sim->random, 400))
+			sim->quotas[t].disk_bytes = sim_draw(&sim->random) % arena;
+	}
+}
+
 static void make_config(struct sim *sim)
 {
 	struct engine_config *c = &sim->config;
@@ -76,10 +104,11 @@ static void make_config(struct sim *sim)
 
 	*c = (struct engine_config){
 		.clients = SIM_CLIENTS, .slots = SIM_SLOTS, .models = SIM_MODELS,
-		.pools = SIM_CLIENTS * SIM_MODELS * SIM_PARTS, .tenants = 1,
+		.pools = SIM_CLIENTS * SIM_MODELS * SIM_PARTS, .tenants = SIM_TENANTS,
 		.entries = sim->roomy ? 4096 : 64 + sim_below(&sim->random, 2048),
 		.records = sim->roomy ? 16384 : 128 + sim_below(&sim->random, 4096),
-		.leases = 64, .holds = 32, .leased_chunks = 4096, .ios = 64,
+		.leases = scarce(sim, 64, 1), .holds = scarce(sim, 64, 1),
+		.leased_chunks = scarce(sim, 4096, 16), .ios = scarce(sim, 64, 8),
 		.extent_bytes = SIM_UNIT * (8 + 4 * sim_below(&sim->random, 7)),
 		.extents = 16 + sim_below(&sim->random, 24),
 		.n_tiers = sim_below(&sim->random, 3),
@@ -88,7 +117,7 @@ static void make_config(struct sim *sim)
 		.write_back = !sim_chance(&sim->random, 100),
 		.deadline_default_ns = 30000000000ull, .deadline_max_ns = 600000000000ull,
 		.lease_default_ns = 30000000000ull, .lease_max_ns = 60000000000ull,
-		.recovered_hold_ns = 1000000000ull, .held_bytes_permille = 250,
+		.recovered_hold_ns = 1000000000ull, .held_bytes_permille = scarce(sim, 16, 0),
 		.seed = sim_draw(&sim->random), .counters = sim->counters,
 	};
 	/* A slab may waste an eighth, and each size of objects begins slabs of its own. */
@@ -120,16 +149,19 @@ static void make_engine(struct sim *sim)
 	}
 	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
 		sim->tiers[t].up = sim->tiers[t].dead = false;
+	for (uint32_t t = 0; t < SIM_TENANTS; t++)
+		engine_tenant(sim->engine, t, &sim->quotas[t]);
 }
 
-static void serve(struct sim *sim)
+void world_tier(struct sim *sim)
 {
 	for (uint32_t t = 0; t < sim->config.n_tiers; t++) {
+		if (sim->tiers[t].up || sim->tiers[t].dead)
+			continue;
 		engine_tier_up(sim->engine, t);
 		sim->tiers[t].up = true;
+		return;
 	}
-	engine_serve(sim->engine, sim->now_ns);
-	sim->serving = true;
 }
 
 void world_extent(struct sim *sim)
@@ -162,9 +194,12 @@ void world_make(struct sim *sim)
 	memset(sim->counters, 0, sizeof(*sim->counters));
 	make_keys(sim);
 	sim->n_models = 1 + sim_below(&sim->random, SIM_MODELS);
+	sim->n_tenants = sim->n_models > 1 && sim_chance(&sim->random, 500) ? 2 : 1;
+	sim->starving = sim_chance(&sim->random, 200);
 	for (uint32_t m = 0; m < sim->n_models; m++)
 		make_model(sim, &sim->models[m]);
 	make_config(sim);
+	make_quotas(sim);
 	memory_make(sim);
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
 		for (uint32_t s = 0; s < SIM_SLOTS; s++)
@@ -179,7 +214,8 @@ void world_make(struct sim *sim)
 	for (uint32_t i = 0; i < sim->config.extents; i++)
 		if (sim->roomy || sim_chance(&sim->random, 500))
 			world_extent(sim);
-	serve(sim);
+	if (sim->roomy || sim_chance(&sim->random, 500))
+		world_serve(sim);
 }
 
 void world_free(struct sim *sim)
@@ -239,6 +275,24 @@ static void recover_tier(struct sim *sim, uint32_t t)
 	tier->log_n = 0;
 }
 
+void world_serve(struct sim *sim)
+{
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+		recover_tier(sim, t);
+	while (sim->roomy || sim_chance(&sim->random, 700)) {	/* the rest come up late, or never */
+		uint32_t up = 0;
+
+		for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+			up += sim->tiers[t].up;
+		if (up == sim->config.n_tiers)
+			break;
+		world_tier(sim);
+	}
+	sim->turned_ns = sim->now_ns;
+	engine_serve(sim->engine, sim->now_ns);
+	sim->serving = true;
+}
+
 void world_crash(struct sim *sim, bool power)
 {
 	sim->figures[SIM_FIG_CRASHES]++;
@@ -252,7 +306,7 @@ void world_crash(struct sim *sim, bool power)
 	}
 	sim->n_leases = 0;
 	sim->tokens_answered = sim->tokens_given;	/* nobody waits for them any more */
-	if (power) {
+	if (power || sim_is_planted(sim, "trust-header")) {
 		memset(sim->table, 0, sim->config.records * sizeof(*sim->table));
 		memset(sim->arena, 0x5a, (size_t)sim->arena_units * SIM_UNIT);
 		for (uint32_t t = 0; t < sim->config.n_tiers; t++)
@@ -267,16 +321,32 @@ void world_crash(struct sim *sim, bool power)
 		engine_extent_added(sim->engine, i);
 	}
 	recover_arena(sim);
-	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
-		recover_tier(sim, t);
-	serve(sim);
+	if (sim_chance(&sim->random, 500))
+		world_serve(sim);	/* else clients come while the tiers' tables are being read */
 }
 
 /* ---- admin -------------------------------------------------------------------------------------- */
 
-static engine_token token(struct sim *sim, uint32_t tag)
+static engine_token token(struct sim *sim, enum sim_after after, uint32_t what)
 {
-	return ++sim->tokens_given << 4 | tag;
+	return ++sim->tokens_given << 16 | (uint64_t)after << 12 | what;
+}
+
+/* The answer has come. */
+void world_answered(struct sim *sim, engine_token given)
+{
+	const uint32_t what = given & 0xfff;
+
+	switch ((enum sim_after)(given >> 12 & 15)) {
+	case SIM_AFTER_RESET:
+		sim->models[what].resetting = false;
+		break;
+	case SIM_AFTER_DROP:
+		sim->clients[what / (SIM_MODELS * SIM_PARTS)].pools[what % (SIM_MODELS * SIM_PARTS)].dropping = false;
+		break;
+	case SIM_AFTER_NOTHING:
+		break;
+	}
 }
 
 static void reset(struct sim *sim)
@@ -289,23 +359,62 @@ static void reset(struct sim *sim)
 	model->resetting = true;
 	model->epoch++;
 	sim->figures[SIM_FIG_RESETS]++;
-	engine_reset(sim->engine, model->number, model->epoch, sim_draw(&sim->random), token(sim, m + 1));
+	engine_reset(sim->engine, model->number, model->epoch, sim_draw(&sim->random), token(sim, SIM_AFTER_RESET, m));
 }
 
+/* Is the pool in the hands of a job? */
+static bool in_use(const struct sim *sim, uint32_t c, uint32_t p)
+{
+	for (uint32_t s = 0; s < SIM_SLOTS; s++)
+		for (uint32_t part = 0; part < SIM_PARTS; part++)
+			if (sim->clients[c].slots[s].state == SIM_ASKED &&
+			    sim->clients[c].slots[s].part_pool[part] == p)
+				return true;
+	return false;
+}
+
+/* A worker drops a pool that it does not use, or registers one again. */
 static void drop_pool(struct sim *sim)
 {
 	const uint32_t c = sim_below(&sim->random, SIM_CLIENTS);
 	const uint32_t p = sim_below(&sim->random, SIM_MODELS * SIM_PARTS);
+	struct sim_pool *pool = &sim->clients[c].pools[p];
 
-	if (!sim->clients[c].attached || sim->clients[c].leaving || sim->clients[c].pools[p].dropped)
+	if (!sim->clients[c].attached || sim->clients[c].leaving || pool->dropping)
 		return;
-	for (uint32_t s = 0; s < SIM_SLOTS; s++)	/* a worker drops a pool that it does not use */
+	if (pool->dropped) {
+		client_pool_add(sim, c, p);
+	} else if (!in_use(sim, c, p)) {
+		pool->dropped = pool->dropping = true;
+		engine_pool_drop(sim->engine, c, p, token(sim, SIM_AFTER_DROP, c * SIM_MODELS * SIM_PARTS + p));
+	}
+}
+
+/* The memory behind a pool is gone: copies of it fail from now on. */
+static void kill_pool(struct sim *sim)
+{
+	const uint32_t c = sim_below(&sim->random, SIM_CLIENTS);
+	const uint32_t p = sim_below(&sim->random, SIM_MODELS * SIM_PARTS);
+	struct sim_pool *pool = &sim->clients[c].pools[p];
+
+	if (!sim->clients[c].attached || sim->clients[c].leaving || pool->dropped || pool->dead)
+		return;
+	pool->dead = true;
+	for (uint32_t s = 0; s < SIM_SLOTS; s++)
 		for (uint32_t part = 0; part < SIM_PARTS; part++)
-			if (sim->clients[c].slots[s].state == SIM_ASKED &&
-			    sim->clients[c].slots[s].part_pool[part] == p)
-				return;
-	sim->clients[c].pools[p].dropped = true;
-	engine_pool_drop(sim->engine, c, p, token(sim, 0));
+			sim->clients[c].slots[s].harmed |= sim->clients[c].slots[s].part_pool[part] == p;
+	engine_pool_dead(sim->engine, c, p);
+}
+
+static void break_tier(struct sim *sim)
+{
+	struct sim_tier *tier = &sim->tiers[sim_below(&sim->random, sim->config.n_tiers)];
+
+	if (tier->dead)
+		return;
+	tier->up = false;
+	tier->dead = true;
+	engine_tier_down(sim->engine, (uint32_t)(tier - sim->tiers));
 }
 
 void world_admin(struct sim *sim)
@@ -315,66 +424,24 @@ void world_admin(struct sim *sim)
 	if (sim->roomy)
 		return;
 	if (what < 200)
-		engine_evict(sim->engine, sim_draw(&sim->random) % (sim->config.extent_bytes * 4), token(sim, 0));
+		engine_evict(sim->engine, sim_draw(&sim->random) % (sim->config.extent_bytes * 4),
+			     token(sim, SIM_AFTER_NOTHING, 0));
 	else if (what < 230)
-		engine_clear(sim->engine, token(sim, 0));
-	else if (what < 400)
+		engine_clear(sim->engine, token(sim, SIM_AFTER_NOTHING, 0));
+	else if (what < 370)
 		reset(sim);
-	else if (what < 450)
+	else if (what < 600)
 		drop_pool(sim);
-	else if (what < 470 && sim->config.n_tiers) {
-		struct sim_tier *tier = &sim->tiers[sim_below(&sim->random, sim->config.n_tiers)];
-
-		if (tier->up) {
-			tier->up = false;
-			tier->dead = true;
-			engine_tier_down(sim->engine, (uint32_t)(tier - sim->tiers));
-		}
-	}
-}
-
-/* ---- the end ------------------------------------------------------------------------------------ */
-
-static bool anybody(const struct sim *sim)
-{
-	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
-		if (sim->clients[c].attached)
-			return true;
-	return false;
-}
-
-void world_end(struct sim *sim)
-{
-	uint64_t gauges[STOKER_GAUGE_END];
-	const char *broken;
-
-	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
-		if (sim->clients[c].attached && !sim->clients[c].leaving)
-			client_leave(sim, c);
-	for (uint32_t i = 0; i < 200000 && (anybody(sim) || sim->n_pending > 0 ||
-					    sim->tokens_answered < sim->tokens_given); i++) {
-		ports_progress(sim);
-		sim->now_ns += 10000;
-		for (uint32_t turns = 0; turns < 4; turns++)
-			engine_turn(sim->engine, sim->now_ns);
-	}
-	if (anybody(sim) || sim->n_pending > 0 || sim->tokens_answered < sim->tokens_given)
-		sim_fail(sim, "the world does not come to rest: %s attached, %u under way, %llu of %llu controls answered",
-			 anybody(sim) ? "somebody" : "nobody", sim->n_pending,
-			 (unsigned long long)sim->tokens_answered, (unsigned long long)sim->tokens_given);
-	sim->now_ns += 100000000000ull;	/* what was held at a crash is let go */
-	for (uint32_t i = 0; i < 20000; i++) {
-		ports_progress(sim);
-		engine_turn(sim->engine, sim->now_ns);
-	}
-	broken = engine_audit(sim->engine);
-	if (broken)
-		sim_fail(sim, "audit at the end: %s", broken);
-	engine_gauges(sim->engine, gauges);
-	if (gauges[STOKER_GAUGE_JOBS] || gauges[STOKER_GAUGE_LEASES] || gauges[STOKER_GAUGE_HOLDS] ||
-	    gauges[STOKER_GAUGE_ARENA_PINNED])
-		sim_fail(sim, "left over when all are gone: %llu jobs, %llu leases, %llu holds, %llu bytes pinned",
-			 (unsigned long long)gauges[STOKER_GAUGE_JOBS], (unsigned long long)gauges[STOKER_GAUGE_LEASES],
-			 (unsigned long long)gauges[STOKER_GAUGE_HOLDS],
-			 (unsigned long long)gauges[STOKER_GAUGE_ARENA_PINNED]);
+	else if (what < 640)
+		kill_pool(sim);
+	else if (what < 660 && sim->config.n_tiers)
+		break_tier(sim);
+	else if (what < 800)
+		world_tier(sim);
+	else if (what < 830)
+		sim->storm_until = sim->step + sim_below(&sim->random, 400);
+	else if (what < 980 && !sim->serving)
+		world_serve(sim);
+	else if (what >= 980)
+		calm(sim);
 }

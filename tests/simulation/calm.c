@@ -1,0 +1,155 @@
+/*
+ * The shell that sleeps. In between, steps turn the engine whether it has work or not; here it is turned as
+ * the broker does: after an event, while it says that there is more to do, and at its deadline. A wake
+ * that was forgotten, a deadline that is not told, or a job that waits for nothing shows as a world
+ * that is asleep although somebody waits.
+ *
+ * Meanwhile what is owed is delivered: pieces of chained lookups, ready words, tiers, random bits. Jobs may
+ * wait for their deadline only if the simulation meant it so (pieces that never come).
+ */
+#include "tests/simulation/sim.h"
+
+#define ROUNDS_MAX	400000u
+
+/* Let one thing happen that the engine is told of; false: there is none. */
+static bool event(struct sim *sim)
+{
+	if (sim->n_pending > 0 && sim_chance(&sim->random, 900)) {
+		ports_progress(sim);
+		return true;
+	}
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++) {
+		if (!sim->clients[c].attached || sim->clients[c].leaving)
+			continue;
+		if (chain_send(sim, c, true))
+			return true;
+		for (uint32_t s = 0; s < SIM_SLOTS; s++)
+			if (sim->clients[c].slots[s].watched) {
+				sim->clients[c].slots[s].watched = false;
+				engine_ready(sim->engine, c, s);
+				return true;
+			}
+	}
+	if (sim->n_pending == 0)
+		return false;
+	ports_progress(sim);
+	return true;
+}
+
+static struct sim_slot *waiting(struct sim *sim, uint32_t *ret_client)
+{
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+		for (uint32_t s = 0; s < SIM_SLOTS && sim->clients[c].attached; s++)
+			if (sim->clients[c].slots[s].state == SIM_ASKED) {
+				*ret_client = c;
+				return &sim->clients[c].slots[s];
+			}
+	return NULL;
+}
+
+/* Nothing is under way and the engine wants no turn: whoever waits now waits for a time, or for ever. */
+static bool asleep(struct sim *sim)
+{
+	const uint64_t deadline = engine_deadline(sim->engine);
+	uint32_t client = 0;
+	const struct sim_slot *slot = waiting(sim, &client);
+
+	if (slot == NULL && sim->tokens_answered == sim->tokens_given)
+		return true;
+	if (slot == NULL)
+		sim_fail(sim, "asleep, but %llu of %llu controls are answered",
+			 (unsigned long long)sim->tokens_answered, (unsigned long long)sim->tokens_given);
+	if (slot->pieces == 0 || slot->request.head.deadline_us == 0 || deadline == UINT64_MAX)
+		sim_fail(sim, "asleep, but client %u waits in slot %u for its operation %u (stage %u)", client,
+			 slot->request.head.slot, slot->request.head.op, slot->stage);
+	sim->now_ns = deadline > sim->now_ns ? deadline : sim->now_ns;
+	return false;
+}
+
+/* Books of an engine that has nothing to do. */
+static void check_idle(struct sim *sim)
+{
+	uint64_t gauges[STOKER_GAUGE_END];
+	const char *broken = engine_audit(sim->engine);
+
+	if (broken)
+		sim_fail(sim, "audit in a calm: %s", broken);
+	engine_gauges(sim->engine, gauges);
+	if (gauges[STOKER_GAUGE_JOBS] || gauges[STOKER_GAUGE_READS] || gauges[STOKER_GAUGE_WRITEBACK])
+		sim_fail(sim, "left over in a calm: %llu jobs, %llu reads, %llu objects to be written",
+			 (unsigned long long)gauges[STOKER_GAUGE_JOBS], (unsigned long long)gauges[STOKER_GAUGE_READS],
+			 (unsigned long long)gauges[STOKER_GAUGE_WRITEBACK]);
+}
+
+void calm(struct sim *sim)
+{
+	bool more = true, stirred = false;
+
+	if (!sim->serving)
+		world_serve(sim);
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+		world_tier(sim);
+	for (uint32_t i = 0; i < ROUNDS_MAX; i++) {
+		if (engine_random_wanted(sim->engine) > 2000) {
+			sim_feed_random(sim);
+			stirred = true;
+		}
+		if (stirred || more || sim->now_ns >= engine_deadline(sim->engine)) {
+			more = sim_turn(sim);
+			stirred = false;
+		}
+		sim->now_ns += 1000;
+		if (sim_chance(&sim->random, 500))
+			stirred |= event(sim);
+		if (!more && !stirred && sim->n_pending == 0 && !(stirred = event(sim)) &&
+		    sim->now_ns < engine_deadline(sim->engine) && asleep(sim)) {
+			check_idle(sim);
+			return;
+		}
+	}
+	sim_fail(sim, "no calm in %u rounds: %u things are under way", ROUNDS_MAX, sim->n_pending);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------ */
+
+static bool anybody(const struct sim *sim)
+{
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+		if (sim->clients[c].attached)
+			return true;
+	return false;
+}
+
+/* Leases end at their time, and what was held at a crash is let go, by the engine's own deadlines. */
+static void let_expire(struct sim *sim)
+{
+	for (uint32_t i = 0; i < 100000 && engine_deadline(sim->engine) != UINT64_MAX; i++) {
+		if (engine_deadline(sim->engine) > sim->now_ns)
+			sim->now_ns = engine_deadline(sim->engine);
+		calm(sim);
+	}
+	if (engine_deadline(sim->engine) != UINT64_MAX)
+		sim_fail(sim, "there is always one more deadline");
+}
+
+void world_end(struct sim *sim)
+{
+	uint64_t gauges[STOKER_GAUGE_END];
+
+	if (!sim_chance(&sim->random, 300))
+		calm(sim);
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+		if (sim->clients[c].attached && !sim->clients[c].leaving)
+			client_leave(sim, c);
+	if (sim_chance(&sim->random, 500))
+		engine_drain(sim->engine, ++sim->tokens_given << 16);
+	calm(sim);
+	let_expire(sim);
+	if (anybody(sim))
+		sim_fail(sim, "a client that has left is never gone");
+	engine_gauges(sim->engine, gauges);
+	if (gauges[STOKER_GAUGE_LEASES] || gauges[STOKER_GAUGE_HOLDS] || gauges[STOKER_GAUGE_ARENA_PINNED])
+		sim_fail(sim, "left over when all are gone: %llu leases, %llu holds, %llu bytes pinned",
+			 (unsigned long long)gauges[STOKER_GAUGE_LEASES], (unsigned long long)gauges[STOKER_GAUGE_HOLDS],
+			 (unsigned long long)gauges[STOKER_GAUGE_ARENA_PINNED]);
+}
