@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/broker/closer.h"
 #include "src/broker/session.h"
 
 static enum stoker_status status_of(int error)
@@ -45,6 +46,14 @@ void register_region(struct session *session, struct incoming *in)
 	if (message->kind != broker->backend->kind) {
 		session_refuse(session, message->header.request, STOKER_STATUS_BAD_REQUEST,
 			       "this broker has no backend for memory of kind %u", message->kind);
+		return;
+	}
+	for (uint32_t i = 0; i < in->n_fds; i++) {
+		if (!closer_must(in->fds[i]))
+			continue;
+		session_refuse(session, message->header.request, STOKER_STATUS_BAD_REQUEST,
+			       "cannot register range %u: its descriptor is no file in shared memory; use memfd_create, "
+			       "shm_open or hugetlbfs", i);
 		return;
 	}
 	in->n_fds = 0;	/* the backend's from here on */

@@ -10,32 +10,83 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "src/broker/closer.h"
 #include "src/common/log.h"
 
 #define HELLO_TIMEOUT_NS	5000000000u
 #define SESSIONS_NEW_MAX	64u	/* connections that have not said HELLO yet */
+#define UID_UNKNOWN		((uid_t)-1)
 #define SEND_BUFFER		(1 << 20)
 #define SAY_WINDOW_NS		5000000000u
 #define SAY_MAX			10u
 
 /* ---- beginning and end ------------------------------------------------------------------------- */
 
+/* Connections of @uid that have not said HELLO, and the oldest of them. */
+static uint32_t new_of(const struct broker *broker, uid_t uid, struct session **ret_oldest)
+{
+	uint32_t n = 0;
+
+	*ret_oldest = NULL;
+	for (struct session *session = broker->sessions; session; session = session->next) {
+		if (session->state == SESSION_NEW && session->peer.uid == uid) {
+			*ret_oldest = session;
+			n++;
+		}
+	}
+	return n;
+}
+
+/*
+ * Places for connections that say nothing yet are few: when they are taken, the uid that has most of
+ * them gives its oldest one, so that nobody keeps another uid out by connecting and saying nothing.
+ */
+static int new_room(struct broker *broker, uid_t uid)
+{
+	struct session *victim = NULL, *oldest;
+	uint32_t most;
+
+	if (broker->n_new < SESSIONS_NEW_MAX)
+		return 0;
+	most = new_of(broker, uid, &oldest);
+	for (struct session *session = broker->sessions; session; session = session->next) {
+		const uint32_t n = session->state == SESSION_NEW ? new_of(broker, session->peer.uid, &oldest) : 0;
+
+		if (n > most) {
+			most = n;
+			victim = oldest;
+		}
+	}
+	if (!victim)
+		return -EBUSY;
+	session_close(victim, "it connected and said nothing, and others wait");
+	return 0;
+}
+
+static int identify(struct broker *broker, struct session *session, int fd)
+{
+	const int r = peer_identify(fd, &session->peer, &session->pidfd);
+
+	return r < 0 ? r : new_room(broker, session->peer.uid);
+}
+
 int session_accept(struct broker *broker, int fd)
 {
-	struct session *session = NULL;
+	struct session *session = calloc(1, sizeof(*session));
 	const int buffer = SEND_BUFFER;
-	int r = 0;
+	int r = -ENOMEM;
 
-	if (broker->n_new >= SESSIONS_NEW_MAX)
-		r = -EBUSY;
-	else if (!(session = calloc(1, sizeof(*session))))
-		r = -ENOMEM;
-	else
-		r = peer_identify(fd, &session->peer, &session->pidfd);
+	if (session) {
+		session->pidfd = -1;
+		session->peer.uid = UID_UNKNOWN;
+		r = identify(broker, session, fd);
+	}
 	if (r < 0) {
 		broker_count(broker, STOKER_COUNTER_CLIENTS_REFUSED);
+		if (session && session->pidfd >= 0)
+			close(session->pidfd);
+		closer_take_socket(session ? session->peer.uid : UID_UNKNOWN, fd);
 		free(session);
-		close(fd);
 		return r;
 	}
 	session->broker = broker;
@@ -115,7 +166,9 @@ void session_close(struct session *session, const char *why)
 	if (why)
 		say_let_go(session, why);
 	session->state = SESSION_LEAVING;
-	close(session->fd);	/* epoll forgets what is closed */
+	/* Before it is given away: epoll forgets by itself only what is closed. */
+	epoll_ctl(broker->epoll, EPOLL_CTL_DEL, session->fd, NULL);
+	closer_take_socket(session->peer.uid, session->fd);
 	if (session->pidfd >= 0)
 		close(session->pidfd);
 	session->fd = session->pidfd = -1;
@@ -252,26 +305,34 @@ static void fds_take(struct msghdr *message, struct incoming *in)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (in->n_fds < MESSAGE_FDS_MAX)
+			if (in->n_fds < FDS_OF_A_MESSAGE)
 				in->fds[in->n_fds++] = fd;
-			else
-				close(fd);
 		}
 	}
 }
 
-static void fds_close(struct incoming *in)
+static void fds_close(uid_t uid, struct incoming *in)
 {
-	for (uint32_t i = 0; i < in->n_fds; i++)
-		close(in->fds[i]);
+	for (uint32_t i = 0; i < in->n_fds; i++) {
+		if (closer_must(in->fds[i]))
+			closer_take(uid, in->fds[i]);
+		else
+			close(in->fds[i]);
+	}
 	in->n_fds = 0;
 }
 
-/* Returns 0, -EAGAIN (nothing there), -EPIPE (end of file), or -EBADMSG. Descriptors are always taken. */
+/*
+ * Returns 0, -EAGAIN (nothing there), -EPIPE (end of file), or -EBADMSG. Descriptors are always taken: there
+ * is room for as many as a message can carry, because the kernel would close the others here and now.
+ */
 static int receive(int fd, struct incoming *in)
 {
 	struct iovec part = { in->data, sizeof(in->data) };
-	union fd_room room;
+	static _Thread_local union {
+		char bytes[CMSG_SPACE(sizeof(int) * FDS_OF_A_MESSAGE)];
+		struct cmsghdr align;
+	} room;
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room.bytes,
 				  .msg_controllen = sizeof(room.bytes) };
 	struct message_header header;
@@ -377,6 +438,7 @@ void session_event(struct session *session)
 {
 	static _Thread_local struct incoming in;
 	struct broker *broker = session->broker;
+	const uid_t uid = session->peer.uid;
 
 	if (session->state == SESSION_ATTACHED && broker->phase < PHASE_RUNNING) {
 		struct epoll_event none = { .data.ptr = &session->socket_source };
@@ -397,5 +459,5 @@ void session_event(struct session *session)
 	} else {
 		dispatch(session, &in);
 	}
-	fds_close(&in);	/* those that nobody took */
+	fds_close(uid, &in);	/* those that nobody took */
 }

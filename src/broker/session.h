@@ -20,6 +20,7 @@
 #define SESSION_REGIONS_MAX	64u
 #define SESSION_ORDERS_MAX	64u	/* asked and not answered; more is no honest library */
 #define SESSION_NAME		64u
+#define FDS_OF_A_MESSAGE	253u	/* the kernel's SCM_MAX_FD: no message carries more */
 
 enum session_state { SESSION_NEW, SESSION_ATTACHED, SESSION_ADMIN, SESSION_LEAVING };
 
@@ -53,7 +54,7 @@ struct session {
 struct incoming {
 	size_t bytes;
 	uint32_t n_fds;
-	int fds[MESSAGE_FDS_MAX];
+	int fds[FDS_OF_A_MESSAGE];
 	alignas(64) uint8_t data[MESSAGE_BYTES_MAX];
 };
 

@@ -1,0 +1,25 @@
+/*
+ * Closing what strangers handed over.
+ *
+ * close(2) of an open file that a peer made takes as long as that peer likes: a socket that lingers, a
+ * file system that the peer serves (FUSE). So does the end of a message that carries such a file and was
+ * never taken, and so the close of a socket that holds one. The control thread therefore closes neither:
+ * it gives them to a thread of their owner's uid, made when there is something to close and gone when
+ * there is nothing left. A uid waits for its own files alone.
+ *
+ * What F_GET_SEALS answers for (tmpfs, memfd, hugetlbfs) is the kernel's alone and may be closed at once.
+ */
+#ifndef STOKER_BROKER_CLOSER_H
+#define STOKER_BROKER_CLOSER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* May closing it, or asking its file system, wait for somebody? */
+bool closer_must(int fd);
+/* Close @fd, which came from @uid, soon. */
+void closer_take(uid_t uid, int fd);
+/* The same for the socket of a connection: the peer sees its end at once, and can send no more. */
+void closer_take_socket(uid_t uid, int fd);
+
+#endif
