@@ -36,7 +36,7 @@ int raw_send(int socket, const void *message, size_t bytes, const int *fds, uint
 {
 	union {
 		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int) * 64)];
+		char bytes[CMSG_SPACE(sizeof(int) * RAW_FDS_MAX)];
 	} control;
 	struct iovec vector = { .iov_base = (void *)message, .iov_len = bytes };
 	struct msghdr header = { .msg_iov = &vector, .msg_iovlen = 1 };

@@ -24,6 +24,7 @@ struct raw {
 };
 
 int raw_connect(const char *name);	/* to the socket that the control page names; -errno */
+#define RAW_FDS_MAX 253		/* as many descriptors as the kernel lets a message carry */
 /* Send @bytes with @fds; 0 or -errno. */
 int raw_send(int socket, const void *message, size_t bytes, const int *fds, uint32_t n_fds);
 /* Receive one message within a second: its bytes, 0 at end of file, -ETIMEDOUT, -errno. */

@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,279 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <stoker/stoker.h>
-
+#include "tests/hostile-rig.h"
 #include "tests/random.h"
-#include "tests/raw-client.h"
-#include "tests/suite.h"
-
-enum { BROKER_UID = 64101, HONEST_UID = 64102, HOSTILE_UID = 64103, STRANGER_UID = 64104 };
-
-static char name[64], directory[64];
-static pid_t broker;
-
-static void become(uid_t uid)
-{
-	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0)
-		_exit(99);
-}
-
-/* Run @child as @uid; its exit status, or 128 + signal. */
-static int run_as(uid_t uid, int (*child)(void))
-{
-	int status;
-	const pid_t pid = fork();
-
-	if (pid == 0) {
-		become(uid);
-		_exit(child());
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return 127;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-/* ---- the broker ---------------------------------------------------------------------------------- */
-
-static void write_config(const char *path)
-{
-	FILE *file = fopen(path, "w");
-
-	ck_assert_ptr_nonnull(file);
-	fprintf(file,
-		"[broker]\nname = %s\nruntime_directory = %s/run\nstate_directory = %s/state\nlog_level = warning\n"
-		"[arena]\nsize = 64M\nextent = 4M\n"
-		"[limits]\nclients = 32\nclients_per_uid = 16\n"
-		"[tenant honest]\nuids = %d\n[tenant hostile]\nuids = %d\n",
-		name, directory, directory, HONEST_UID, HOSTILE_UID);
-	ck_assert_int_eq(fclose(file), 0);
-}
-
-static void broker_start(void)
-{
-	const char *build = getenv("top_builddir") ? getenv("top_builddir") : ".";
-	char path[512], config[128], line[128];
-	int ready[2], binary;
-	ssize_t n;
-
-	snprintf(name, sizeof(name), "/stoker-hostile-%d", getpid());
-	snprintf(directory, sizeof(directory), "/tmp/stoker-hostile-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(directory));
-	ck_assert_int_eq(chmod(directory, 0755), 0);
-	snprintf(config, sizeof(config), "%s/stoker.conf", directory);
-	write_config(config);
-	ck_assert_int_eq(chown(directory, BROKER_UID, BROKER_UID), 0);
-	snprintf(path, sizeof(path), "%s/stokerd", build);
-	/* Opened as root: the build tree may lie where the broker's uid cannot go. */
-	binary = open(path, O_RDONLY | O_CLOEXEC);
-	ck_assert_msg(binary >= 0, "could not open %s", path);
-	ck_assert_int_eq(pipe(ready), 0);
-	broker = fork();
-	ck_assert_int_ge(broker, 0);
-	if (broker == 0) {
-		char *arguments[] = { "stokerd", "--config", config, NULL };
-
-		dup2(ready[1], STDOUT_FILENO);
-		close(ready[0]);
-		close(ready[1]);
-		become(BROKER_UID);
-		fexecve(binary, arguments, environ);
-		_exit(127);
-	}
-	close(binary);
-	close(ready[1]);
-	n = read(ready[0], line, sizeof(line) - 1);
-	ck_assert_msg(n > 6 && strncmp(line, "ready ", 6) == 0, "the broker did not say that it is ready");
-	close(ready[0]);
-}
-
-static void broker_stop(void)
-{
-	char command[128];
-	int status;
-
-	ck_assert_msg(waitpid(broker, &status, WNOHANG) == 0, "the broker is dead");
-	kill(broker, SIGTERM);
-	ck_assert_int_eq(waitpid(broker, &status, 0), broker);
-	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the broker ended with status %x", status);
-	for (const char *const *end = (const char *const[]){ "", ".arena", ".table", NULL }; *end; end++) {
-		char object[96];
-
-		snprintf(object, sizeof(object), "%s%s", name, *end);
-		shm_unlink(object);
-	}
-	snprintf(command, sizeof(command), "rm -rf %s", directory);
-	ck_assert_int_eq(system(command), 0);
-}
-
-static uint64_t counter(enum stoker_counter which)
-{
-	const struct control_page *page;
-	uint64_t value;
-
-	ck_assert_int_eq(control_map(name, &page), 0);
-	value = control_counter(page, which);
-	control_unmap(page);
-	return value;
-}
-
-/* Of the control page, which is refreshed several times a second: wait until it has the value. */
-static bool gauge_becomes(enum stoker_gauge which, uint64_t value)
-{
-	const struct control_page *page;
-	bool is = false;
-
-	if (control_map(name, &page) < 0)
-		return false;
-	for (int i = 0; i < 300 && !is; i++) {
-		is = atomic_load(&page->gauges[which]) == value;
-		if (!is)
-			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-	}
-	control_unmap(page);
-	return is;
-}
-
-/* ---- the honest client --------------------------------------------------------------------------- */
-
-enum { BLOCK = 8192, BLOCKS = 64, CHUNKS = 8 };
-
-static uint8_t *honest_memory;
-static struct stoker *honest;
-static struct stoker_model *honest_model;
-static struct stoker_pool *honest_pool;
-
-static int honest_attach(void)
-{
-	const struct stoker_group group = { .kind = STOKER_GROUP_FULL, .block_tokens = 256 };
-	const struct stoker_plane_bytes row = { .bytes = BLOCK };
-	const struct stoker_model_description description = {
-		.size = sizeof(description), .chunk_tokens = 256, .name = "honest", .revision = "1",
-		.groups = &group, .n_groups = 1, .rows = &row, .n_rows = 1,
-	};
-	const struct stoker_options options = { .size = sizeof(options), .broker_uid = BROKER_UID };
-	const int fd = memfd_create("honest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	struct stoker_range range = { .fd = fd, .bytes = BLOCK * BLOCKS };
-	struct stoker_plane plane = { .bytes = BLOCK, .block_stride = BLOCK };
-
-	if (fd < 0 || ftruncate(fd, BLOCK * BLOCKS) < 0 || posix_fallocate(fd, 0, BLOCK * BLOCKS) != 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
-		return 1;
-	honest_memory = mmap(NULL, BLOCK * BLOCKS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (stoker_attach(name, &options, &honest) < 0) {
-		fprintf(stderr, "honest: %s\n", stoker_attach_error());
-		return 2;
-	}
-	if (stoker_model_open(honest, &description, &honest_model) < 0 ||
-	    stoker_region_add(honest, &range, 1, &plane.region) < 0 ||
-	    stoker_pool_add(honest_model, 0, 0, BLOCKS, &plane, 1, &honest_pool) < 0) {
-		fprintf(stderr, "honest: %s\n", stoker_error(honest));
-		return 3;
-	}
-	return 0;
-}
-
-static int finish(struct stoker_job job, struct stoker_result *result)
-{
-	result->size = sizeof(*result);
-	if (stoker_wait(honest, job, 10000000) < 0)
-		return -1;
-	return stoker_finish(honest, job, result, NULL, 0, NULL, 0);
-}
-
-/* Store CHUNKS chunks, find them, read them into other blocks, compare. 0: every byte is right. */
-static int honest_round(uint32_t round)
-{
-	const struct stoker_retrieve_options last = { .size = sizeof(last), .flags = STOKER_RETRIEVE_END_SHARE };
-	struct stoker_key keys[CHUNKS] = { 0 };
-	uint32_t from[CHUNKS], to[CHUNKS];
-	struct stoker_blocks blocks = { .pool = honest_pool, .chunks = CHUNKS, .ids = from };
-	struct stoker_result result;
-	struct stoker_job job;
-
-	for (uint32_t i = 0; i < CHUNKS; i++) {
-		memcpy(keys[i].bytes, &round, sizeof(round));
-		keys[i].bytes[31] = (uint8_t)(i + 1);
-		from[i] = i;
-		to[i] = BLOCKS / 2 + i;
-		memset(honest_memory + from[i] * BLOCK, (int)(round * 31 + i), BLOCK);
-		memset(honest_memory + to[i] * BLOCK, 0xaa, BLOCK);
-	}
-	if (stoker_store(honest, honest_model, keys, CHUNKS, &blocks, 1, NULL, &job) < 0 ||
-	    finish(job, &result) < 0 || result.status != STOKER_STATUS_OK || result.n != CHUNKS)
-		return 11;
-	if (stoker_lookup(honest, honest_model, keys, CHUNKS, NULL, &job) < 0 || finish(job, &result) < 0 ||
-	    result.n != CHUNKS)
-		return 12;
-	blocks.ids = to;
-	if (stoker_retrieve(honest, honest_model, &result.lease, &blocks, 1, &last, &job) < 0 ||
-	    finish(job, &result) < 0 || result.n != CHUNKS)
-		return 13;
-	for (uint32_t i = 0; i < CHUNKS; i++)
-		if (memcmp(honest_memory + from[i] * BLOCK, honest_memory + to[i] * BLOCK, BLOCK) != 0)
-			return 14;
-	return 0;
-}
-
-/* The honest client lives in a process of its own and makes a round for each byte that it is sent. */
-static int honest_in, honest_out;
-static pid_t honest_pid;
-
-static void honest_start(void)
-{
-	int in[2], out[2];
-	char answer = 99;
-
-	ck_assert_int_eq(pipe(in), 0);
-	ck_assert_int_eq(pipe(out), 0);
-	honest_pid = fork();
-	if (honest_pid == 0) {
-		uint32_t round = 0;
-		char byte;
-
-		close(in[1]);
-		become(HONEST_UID);
-		byte = (char)honest_attach();
-		while (write(out[1], &byte, 1) == 1 && read(in[0], &byte, 1) == 1)
-			byte = (char)honest_round(++round);
-		stoker_close(honest);
-		_exit(0);
-	}
-	close(in[0]);
-	close(out[1]);
-	honest_in = in[1];
-	honest_out = out[0];
-	ck_assert_int_eq(read(honest_out, &answer, 1), 1);
-	ck_assert_msg(answer == 0, "the honest client could not attach: %d", answer);
-}
-
-static void honest_is_served(void)
-{
-	char byte = 1;
-
-	ck_assert_int_eq(write(honest_in, &byte, 1), 1);
-	ck_assert_int_eq(read(honest_out, &byte, 1), 1);
-	ck_assert_msg(byte == 0, "the honest client is not served any more: %d", byte);
-}
-
-static void setup(void)
-{
-	broker_start();
-	honest_start();
-	honest_is_served();
-}
-
-static void teardown(void)
-{
-	honest_is_served();
-	close(honest_in);
-	waitpid(honest_pid, NULL, 0);
-	ck_assert_msg(gauge_becomes(STOKER_GAUGE_CLIENTS, 0), "clients are left over");
-	ck_assert_msg(gauge_becomes(STOKER_GAUGE_LEASES, 0), "leases are left over");
-	ck_assert_msg(gauge_becomes(STOKER_GAUGE_POOLS, 0), "pools are left over");
-	ck_assert_msg(gauge_becomes(STOKER_GAUGE_ARENA_PINNED, 0), "something is pinned still");
-	broker_stop();
-}
 
 /* ---- attacks on the rings ------------------------------------------------------------------------ */
 
@@ -319,7 +47,7 @@ static int send_impossible_entry(void)
 {
 	struct raw raw;
 
-	if (raw_attach(name, &raw) < 0)
+	if (raw_attach(rig_name, &raw) < 0)
 		return 1;
 	raw_submit(&raw, &impossible[attack_entry].head);
 	return raw_is_expelled(&raw) ? 0 : 2;
@@ -327,13 +55,13 @@ static int send_impossible_entry(void)
 
 START_TEST(an_impossible_entry_costs_its_sender_the_attachment_and_nobody_else_anything)
 {
-	const uint64_t before = counter(STOKER_COUNTER_CLIENTS_EXPELLED);
+	const uint64_t before = rig_counter(STOKER_COUNTER_CLIENTS_EXPELLED);
 
 	attack_entry = _i;
-	ck_assert_msg(run_as(HOSTILE_UID, send_impossible_entry) == 0, "%s was not answered by detaching",
+	ck_assert_msg(rig_run_as(HOSTILE_UID, send_impossible_entry) == 0, "%s was not answered by detaching",
 		      impossible[_i].what);
-	honest_is_served();
-	ck_assert_uint_gt(counter(STOKER_COUNTER_CLIENTS_EXPELLED), before);
+	rig_honest_is_served();
+	ck_assert_uint_gt(rig_counter(STOKER_COUNTER_CLIENTS_EXPELLED), before);
 }
 END_TEST
 
@@ -342,7 +70,7 @@ static int invent_a_sequence(void)
 	struct stoker_request_head head = ping_head();
 	struct raw raw;
 
-	if (raw_attach(name, &raw) < 0)
+	if (raw_attach(rig_name, &raw) < 0)
 		return 1;
 	raw_submit(&raw, &head);
 	if (raw_await(&raw, 1, 1) != STOKER_STATUS_OK)
@@ -355,8 +83,8 @@ static int invent_a_sequence(void)
 
 START_TEST(a_sequence_that_only_a_peer_can_have_invented_is_noticed)
 {
-	ck_assert_int_eq(run_as(HOSTILE_UID, invent_a_sequence), 0);
-	honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, invent_a_sequence), 0);
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -367,7 +95,7 @@ static int submit_on_a_live_slot(void)
 	struct raw raw;
 	int model;
 
-	if (raw_attach(name, &raw) < 0)
+	if (raw_attach(rig_name, &raw) < 0)
 		return 1;
 	model = raw_model(&raw, "live", 4096);
 	if (model < 0)
@@ -382,8 +110,8 @@ static int submit_on_a_live_slot(void)
 
 START_TEST(a_submit_on_a_slot_whose_job_lives_detaches)
 {
-	ck_assert_int_eq(run_as(HOSTILE_UID, submit_on_a_live_slot), 0);
-	honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, submit_on_a_live_slot), 0);
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -395,7 +123,7 @@ static int write_garbage(void)
 	for (int i = 0; i < 40; i++) {
 		struct raw raw;
 
-		if (raw_attach(name, &raw) < 0)
+		if (raw_attach(rig_name, &raw) < 0)
 			return 1;
 		raw_model(&raw, "garbage", 4096);
 		for (int round = 0; round < 50; round++) {
@@ -435,8 +163,8 @@ static int write_garbage(void)
 START_TEST(garbage_in_a_channel_harms_nobody)
 {
 	signal(SIGPIPE, SIG_IGN);
-	ck_assert_int_eq(run_as(HOSTILE_UID, write_garbage), 0);
-	honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, write_garbage), 0);
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -449,7 +177,7 @@ static int send_garbage_messages(void)
 
 	for (int i = 0; i < 200; i++) {
 		struct message_header *header = (struct message_header *)message;
-		const int fd = raw_connect(name);
+		const int fd = raw_connect(rig_name);
 		size_t bytes = 1 + rng_next(&random) % sizeof(message);
 
 		if (fd < 0)
@@ -472,7 +200,7 @@ static int send_descriptors_where_none_are_expected(void)
 		.header = { .type = MESSAGE_HELLO, .bytes = sizeof(hello), .request = 1 }, .abi = STOKER_ABI,
 		.geometry = { .slots_small = 8, .slots_large = 1, .ready_words = 1024 },
 	};
-	struct raw raw = { .socket = raw_connect(name) };
+	struct raw raw = { .socket = raw_connect(rig_name) };
 	const int fds[3] = { 0, 1, 2 };
 
 	if (raw.socket < 0 || raw_send(raw.socket, &hello, sizeof(hello), fds, 3) < 0)
@@ -488,7 +216,7 @@ static int say_another_abi(void)
 		.geometry = { .slots_small = 8, .slots_large = 1, .ready_words = 1024 },
 	};
 	struct message_welcome welcome;
-	const int fd = raw_connect(name);
+	const int fd = raw_connect(rig_name);
 
 	if (fd < 0 || raw_send(fd, &hello, sizeof(hello), NULL, 0) < 0)
 		return 1;
@@ -505,18 +233,18 @@ static int hello_twice(void)
 	};
 	struct raw raw;
 
-	if (raw_attach(name, &raw) < 0 || raw_send(raw.socket, &hello, sizeof(hello), NULL, 0) < 0)
+	if (raw_attach(rig_name, &raw) < 0 || raw_send(raw.socket, &hello, sizeof(hello), NULL, 0) < 0)
 		return 1;
 	return raw_is_expelled(&raw) ? 0 : 2;
 }
 
 START_TEST(impossible_messages_detach_and_another_abi_is_told_both_versions)
 {
-	ck_assert_int_eq(run_as(HOSTILE_UID, send_garbage_messages), 0);
-	ck_assert_int_eq(run_as(HOSTILE_UID, send_descriptors_where_none_are_expected), 0);
-	ck_assert_int_eq(run_as(HOSTILE_UID, say_another_abi), 0);
-	ck_assert_int_eq(run_as(HOSTILE_UID, hello_twice), 0);
-	honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, send_garbage_messages), 0);
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, send_descriptors_where_none_are_expected), 0);
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, say_another_abi), 0);
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, hello_twice), 0);
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -530,7 +258,7 @@ static int offer_bad_regions(void)
 	struct raw raw;
 	int pipe_fds[2], bad[6];
 
-	if (raw_attach(name, &raw) < 0 || pipe(pipe_fds) < 0 || ftruncate(sparse, 65536) < 0 ||
+	if (raw_attach(rig_name, &raw) < 0 || pipe(pipe_fds) < 0 || ftruncate(sparse, 65536) < 0 ||
 	    ftruncate(whole, 65536) < 0 || posix_fallocate(whole, 0, 65536) != 0)
 		return 1;
 	bad[0] = sparse;
@@ -561,8 +289,8 @@ static int offer_bad_regions(void)
 
 START_TEST(a_descriptor_that_is_no_region_is_refused_with_a_reason)
 {
-	ck_assert_int_eq(run_as(HOSTILE_UID, offer_bad_regions), 0);
-	honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, offer_bad_regions), 0);
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -574,7 +302,7 @@ static int ask_to_stop(void)
 	};
 	struct message_admin stop = { .header.type = MESSAGE_ADMIN, .verb = ADMIN_VERB_STOP };
 	struct message_answer answer;
-	struct raw raw = { .socket = raw_connect(name), .next_request = 2 };
+	struct raw raw = { .socket = raw_connect(rig_name), .next_request = 2 };
 
 	if (raw.socket < 0 || raw_send(raw.socket, &hello, sizeof(hello), NULL, 0) < 0)
 		return 1;
@@ -590,16 +318,16 @@ static int ask_to_stop(void)
 static int attach_as_a_stranger(void)
 {
 	struct raw raw;
-	const int r = raw_attach(name, &raw);
+	const int r = raw_attach(rig_name, &raw);
 
 	return r == -EACCES && raw.welcome.reason[0] ? 0 : 1;
 }
 
 START_TEST(who_may_not_is_told_so)
 {
-	ck_assert_int_eq(run_as(HOSTILE_UID, ask_to_stop), 0);
-	ck_assert_int_eq(run_as(STRANGER_UID, attach_as_a_stranger), 0);
-	honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, ask_to_stop), 0);
+	ck_assert_int_eq(rig_run_as(STRANGER_UID, attach_as_a_stranger), 0);
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -610,17 +338,17 @@ static int take_every_seat(void)
 	int let_in = 0;
 
 	for (int i = 0; i < 100; i++)
-		raw_connect(name);
+		raw_connect(rig_name);
 	for (int i = 0; i < 40; i++)
-		let_in += raw_attach(name, &raws[i]) == 0;
+		let_in += raw_attach(rig_name, &raws[i]) == 0;
 	return let_in <= 16 ? 0 : 1;
 }
 
 START_TEST(nobody_can_take_every_seat)
 {
-	ck_assert_int_eq(run_as(HOSTILE_UID, take_every_seat), 0);
-	honest_is_served();
-	ck_assert_msg(gauge_becomes(STOKER_GAUGE_CLIENTS, 1), "seats are still taken by the dead");
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, take_every_seat), 0);
+	rig_honest_is_served();
+	ck_assert_msg(rig_gauge_becomes(STOKER_GAUGE_CLIENTS, 1), "seats are still taken by the dead");
 }
 END_TEST
 
@@ -630,13 +358,13 @@ static int look_where_nothing_is_to_be_seen(void)
 	char object[96], path[160];
 
 	for (const char *const *end = (const char *const[]){ ".arena", ".table", NULL }; *end; end++) {
-		snprintf(object, sizeof(object), "%s%s", name, *end);
+		snprintf(object, sizeof(object), "%s%s", rig_name, *end);
 		if (shm_open(object, O_RDONLY, 0) >= 0)
 			return 1;
 	}
-	if (shm_open(name, O_RDWR, 0) >= 0)
+	if (shm_open(rig_name, O_RDWR, 0) >= 0)
 		return 2;
-	snprintf(path, sizeof(path), "%s/run/private", directory);
+	snprintf(path, sizeof(path), "%s/run/private", rig_directory);
 	if (open(path, O_RDONLY | O_DIRECTORY) >= 0)
 		return 3;
 	return 0;
@@ -646,7 +374,7 @@ static int reopen_what_was_given(void)
 {
 	struct raw raw;
 
-	if (raw_attach(name, &raw) < 0)
+	if (raw_attach(rig_name, &raw) < 0)
 		return 1;
 	if (raw.welcome.flags & MESSAGE_WELCOME_ARENA)
 		return 2;	/* two tenants, neither trusted: the arena is given to nobody */
@@ -664,9 +392,9 @@ static int reopen_what_was_given(void)
 
 START_TEST(what_is_not_given_cannot_be_had)
 {
-	ck_assert_int_eq(run_as(HOSTILE_UID, look_where_nothing_is_to_be_seen), 0);
-	ck_assert_int_eq(run_as(HOSTILE_UID, reopen_what_was_given), 0);
-	honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, look_where_nothing_is_to_be_seen), 0);
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, reopen_what_was_given), 0);
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -678,7 +406,7 @@ static int work_until_killed(void)
 	struct raw raw;
 	uint32_t generation[64] = { 0 };
 
-	if (raw_attach(name, &raw) < 0)
+	if (raw_attach(rig_name, &raw) < 0)
 		return 1;
 	raw_model(&raw, "dying", 4096);
 	for (;;) {
@@ -703,16 +431,16 @@ START_TEST(clients_killed_at_any_instant_leave_nothing)
 		int status;
 
 		if (pid == 0) {
-			become(HOSTILE_UID);
+			rig_become(HOSTILE_UID);
 			_exit(work_until_killed());
 		}
 		nanosleep(&(struct timespec){ .tv_nsec = (long)(rng_next(&random) % 20000000) }, NULL);
 		kill(pid, SIGKILL);
 		waitpid(pid, &status, 0);
 	}
-	ck_assert_msg(gauge_becomes(STOKER_GAUGE_CLIENTS, 1), "killed clients are still there");
-	ck_assert_msg(gauge_becomes(STOKER_GAUGE_JOBS, 0), "jobs of killed clients are still there");
-	honest_is_served();
+	ck_assert_msg(rig_gauge_becomes(STOKER_GAUGE_CLIENTS, 1), "killed clients are still there");
+	ck_assert_msg(rig_gauge_becomes(STOKER_GAUGE_JOBS, 0), "jobs of killed clients are still there");
+	rig_honest_is_served();
 }
 END_TEST
 
@@ -725,7 +453,7 @@ int main(void)
 		printf("1..0 # SKIP broker, honest and hostile client need three uids, and only root can become them\n");
 		return 0;
 	}
-	tcase_add_checked_fixture(all, setup, teardown);
+	tcase_add_checked_fixture(all, rig_setup, rig_teardown);
 	tcase_set_timeout(all, 120);
 	tcase_add_loop_test(all, an_impossible_entry_costs_its_sender_the_attachment_and_nobody_else_anything, 0,
 			    (int)(sizeof(impossible) / sizeof(impossible[0])));

@@ -1,0 +1,196 @@
+/*
+ * Attacks on what all clients share: the control thread's time, seats, models, tables, descriptors.
+ * See tests/hostile-rig.h for who is who. However many an attacker takes and whatever it hands over,
+ * an honest client goes on, and an honest newcomer is let in meanwhile, not only afterwards.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/hostile-rig.h"
+#include "tests/random.h"
+
+/* An attacker that says when it is ready, and holds what it has until it is killed. */
+static int stage[2];
+
+static pid_t besiege(int (*attack)(void))
+{
+	char byte = 99;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(stage), 0);
+	pid = rig_start_as(HOSTILE_UID, attack);
+	close(stage[1]);
+	if (read(stage[0], &byte, 1) != 1)
+		byte = 98;
+	close(stage[0]);
+	ck_assert_msg(byte == 0, "the attacker could not do what it wanted: %d", byte);
+	return pid;
+}
+
+static int hold(char result)
+{
+	if (write(stage[1], &result, 1) != 1)
+		return 1;
+	for (;;)
+		pause();
+}
+
+static void lift(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+/* ---- descriptors whose close takes as long as a peer likes ------------------------------------------ */
+
+/* A TCP connection with bytes that nobody takes, and an hour of lingering: close() waits for that hour. */
+static int lingering_socket(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const struct linger linger = { .l_onoff = 1, .l_linger = 3600 };
+	const int server = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	socklen_t bytes = sizeof(address);
+	static char junk[65536];
+
+	if (bind(server, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(server, 1) < 0 ||
+	    getsockname(server, (struct sockaddr *)&address, &bytes) < 0)
+		return -1;
+	if (connect(client, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS)
+		return -1;
+	if (accept(server, NULL, NULL) < 0)
+		return -1;
+	while (write(client, junk, sizeof(junk)) > 0)
+		;
+	if (setsockopt(client, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0)
+		return -1;
+	return client;
+}
+
+static int hand_over_what_lingers(void)
+{
+	struct message_region_add message = {
+		.header = { .type = MESSAGE_REGION_ADD, .bytes = sizeof(message), .request = 5 },
+		.kind = MESSAGE_REGION_HOST, .n_fds = 1, .ranges[0] = { .bytes = 65536 },
+	};
+	const int fd = lingering_socket();
+	struct raw raw;
+
+	if (fd < 0)
+		return hold(3);
+	if (raw_attach(rig_name, &raw) < 0)
+		return hold(1);
+	if (raw_send(raw.socket, &message, sizeof(message), &fd, 1) < 0)
+		return hold(2);
+	close(fd);
+	return hold(0);
+}
+
+/* The same in a hello, with as many as a message can carry, and in messages that are never taken. */
+static int hand_over_all_that_lingers(void)
+{
+	struct message_hello hello = {
+		.header = { .type = MESSAGE_HELLO, .bytes = sizeof(hello), .request = 1 }, .abi = STOKER_ABI,
+	};
+	const int fd = lingering_socket();
+	int fds[RAW_FDS_MAX];
+
+	if (fd < 0)
+		return hold(3);
+	for (int i = 0; i < RAW_FDS_MAX; i++)
+		fds[i] = fd;
+	for (int i = 0; i < 100; i++) {
+		const int connection = raw_connect(rig_name);
+
+		if (connection < 0)
+			return hold(1);
+		/* The second is still in the queue when the first has cost the connection. */
+		for (int k = 0; k < 3; k++)
+			raw_send(connection, &hello, i % 2 ? sizeof(hello) : 1, fds, i % 3 ? RAW_FDS_MAX : 3);
+		close(connection);
+	}
+	close(fd);
+	return hold(0);
+}
+
+START_TEST(a_descriptor_that_takes_an_hour_to_close_keeps_nobody_out)
+{
+	const pid_t attacker = besiege(hand_over_what_lingers);
+
+	rig_newcomer_is_served();
+	rig_honest_is_served();
+	lift(attacker);
+}
+END_TEST
+
+START_TEST(nor_do_hundreds_of_them_in_messages_that_nobody_takes)
+{
+	const uint32_t before = rig_broker_fds();
+	const pid_t attacker = besiege(hand_over_all_that_lingers);
+
+	rig_newcomer_is_served();
+	rig_honest_is_served();
+	lift(attacker);
+	rig_newcomer_is_served();
+	/* One of them may be what the closing thread waits for; none is held. */
+	for (int i = 0; i < 500 && rig_broker_fds() > before; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	ck_assert_uint_le(rig_broker_fds(), before);
+}
+END_TEST
+
+/* ---- seats ------------------------------------------------------------------------------------------ */
+
+/* As many connections as there can be, that never say hello; and a new one for each that is let go. */
+static int connect_and_say_nothing(void)
+{
+	for (int i = 0; i < 300; i++) {
+		const int fd = raw_connect(rig_name);
+
+		if (fd < 0)
+			return hold(1);
+	}
+	return hold(0);
+}
+
+START_TEST(whoever_connects_and_says_nothing_keeps_no_other_uid_out)
+{
+	pid_t attackers[3];
+
+	for (int i = 0; i < 3; i++)
+		attackers[i] = besiege(connect_and_say_nothing);
+	rig_newcomer_is_served();
+	rig_honest_is_served();
+	for (int i = 0; i < 3; i++)
+		lift(attackers[i]);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("hostile floods");
+	TCase *all = tcase_create("three uids");
+
+	if (geteuid() != 0) {
+		printf("1..0 # SKIP broker, honest and hostile client need three uids, and only root can become them\n");
+		return 0;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	tcase_add_checked_fixture(all, rig_setup, rig_teardown);
+	tcase_set_timeout(all, 120);
+	tcase_add_test(all, nor_do_hundreds_of_them_in_messages_that_nobody_takes);
+	tcase_add_test(all, whoever_connects_and_says_nothing_keeps_no_other_uid_out);
+	tcase_add_test(all, a_descriptor_that_takes_an_hour_to_close_keeps_nobody_out);
+	suite_add_tcase(suite, all);
+	return suite_run(suite);
+}
