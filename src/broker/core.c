@@ -298,14 +298,15 @@ static void sleep_in_epoll(struct core *core)
 		core_count(core, STOKER_COUNTER_CORE_SLEEPS);
 		const int n = epoll_pwait2(core->epoll, events, EVENTS, until == UINT64_MAX ? NULL : &time, NULL);
 		bell_disarm(&core->bell);
-		core->more |= events_take(core, events, n);
+		events_take(core, events, n);
+		/* Whoever ended the sleep may have given the engine something to do; mere time has not. */
+		core->more |= n > 0;
 	} else {
 		bell_disarm(&core->bell);
 	}
 	now = clock_now(&core->clock);
 	core->next_look = now;
 	core->last_busy = now;
-	core->more = true;	/* whatever ended the sleep may have given the engine something to do */
 }
 
 static inline bool may_sleep(const struct core *core, uint64_t now)
