@@ -150,8 +150,23 @@ static void open_after(struct session *session, uint64_t request, struct model *
 
 	if (!order)
 		return;
+	model->clients++;	/* or a refusal would take it from under the order */
 	order->model.model = model;
 	link_order(session->broker->link, order);
+}
+
+static void opened_after(struct order *order)
+{
+	struct session *session = order->owner;
+	struct model *model = order->model.model;
+
+	model->clients--;
+	if (session->state != SESSION_LEAVING && model->state == MODEL_OPEN)
+		answer_open(session, order->request, model, false);
+	else if (session->state != SESSION_LEAVING)
+		session_refuse(session, order->request, STOKER_STATUS_NO_MEMORY, "the engine refused this model: "
+			       "open it again to be told why");
+	models_put(&session->broker->models, model);
 }
 
 static void open_described(struct session *session, const struct message_model_open *message,
@@ -311,14 +326,8 @@ void models_answer(struct broker *broker, struct order *order)
 	case ORDER_MODEL_OPEN:
 		opened(broker, order);
 		break;
-	case ORDER_PING:	/* open_after() */
-		if (session->state == SESSION_LEAVING)
-			break;
-		if (model->state == MODEL_OPEN)
-			answer_open(session, order->request, model, false);
-		else
-			session_refuse(session, order->request, STOKER_STATUS_NO_MEMORY, "the engine refused this model: "
-				       "open it again to be told why");
+	case ORDER_PING:
+		opened_after(order);
 		break;
 	default:
 		reset_over(order);

@@ -25,26 +25,36 @@ void models_fini(struct models *models)
 	}
 }
 
+/* A model stays once it is described, so that one tenant could take every place for good. */
+static uint32_t tenant_max(const struct models *models, const struct config *config, uint32_t tenant)
+{
+	const uint64_t set = config->tenants[tenant].models;
+
+	if (set)
+		return set < models->max ? (uint32_t)set : models->max;
+	return models->max > config->n_tenants ? models->max / config->n_tenants : 1;
+}
+
 /* Is there room for one more? A text says why not. */
 static bool has_room(const struct models *models, const struct config *config, uint32_t tenant, bool described,
 		     char *why)
 {
-	const uint64_t tenant_max = config->tenants[tenant].models;
+	const uint32_t most = tenant_max(models, config, tenant);
 	uint32_t all = 0, bare = 0, of_tenant = 0;
 
 	for (uint32_t i = 0; i < models->max; i++) {
 		const struct model *model = models->model[i];
 
 		all += model != NULL;
-		bare += model && model->state == MODEL_BARE;
+		bare += model && model->state == MODEL_BARE && model->tenant == tenant;
 		of_tenant += model && model->tenant == tenant;
 	}
-	if (tenant_max && of_tenant >= tenant_max)
+	if (of_tenant >= most)
 		snprintf(why, MESSAGE_REASON, "tenant %s has %u models open, which is its limit: raise tenant.models",
 			 config->tenants[tenant].name, of_tenant);
 	else if (all == models->max)
 		snprintf(why, MESSAGE_REASON, "%u models are open, which is the limit: raise limits.models", all);
-	else if (!described && bare * 4 >= models->max)
+	else if (!described && bare * 4 >= most)
 		snprintf(why, MESSAGE_REASON, "%u models are known by digest alone: let a worker describe them first",
 			 bare);
 	else

@@ -24,7 +24,7 @@ struct model {
 	uint32_t tenant;
 	uint8_t digest[MODEL_DIGEST_BYTES];	/* of the description */
 	uint8_t identity[MODEL_DIGEST_BYTES];	/* of description and tenant */
-	uint32_t clients;			/* that have it open */
+	uint32_t clients;			/* that have it open, or wait for it */
 	enum model_state state;
 	struct model_layout *layout;		/* NULL: known by digest alone */
 	uint32_t epoch;
@@ -50,8 +50,8 @@ void models_fini(struct models *models);
 
 /*
  * The model of that digest and tenant, made if it is new. NULL: no room; the reason is in @why. A
- * bare one is never made while more than a quarter of the places are bare, so that digests nobody
- * describes cannot keep models out.
+ * bare one is never made while more than a quarter of the tenant's places are bare, so that digests
+ * nobody describes cannot keep models out.
  */
 struct model *models_get(struct models *models, const struct config *config, uint32_t tenant,
 			 const uint8_t digest[MODEL_DIGEST_BYTES], bool described, char *why);

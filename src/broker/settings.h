@@ -58,7 +58,7 @@
 	S(trusted,            SWITCH, "no", 0, 0, RELOAD, "its clients may map the whole arena, that of other tenants too") \
 	S(arena_quota,        SIZE,   "0", 0, 0, RELOAD, "most bytes of the arena; 0: no limit") \
 	S(disk_quota,         SIZE,   "0", 0, 0, RELOAD, "most bytes of the tiers; 0: no limit") \
-	S(models,             COUNT,  "0", 0, 64, RELOAD, "models of this tenant at once; 0: no limit of its own")
+	S(models,             COUNT,  "0", 0, 64, RELOAD, "models of this tenant at once; 0: an equal share of limits.models")
 
 #define SETTINGS_TIER(S) \
 	S(path,               TEXT,   "", 0, 0, START, "directory of this tier: made if it is absent, never shared") \
