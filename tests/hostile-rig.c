@@ -146,6 +146,11 @@ bool rig_gauge_becomes(enum stoker_gauge which, uint64_t value)
 	return is;
 }
 
+void rig_broker_pause(bool pause)
+{
+	kill(broker, pause ? SIGSTOP : SIGCONT);
+}
+
 uint64_t rig_broker_kib(const char *field)
 {
 	unsigned long long value = 0;
@@ -186,12 +191,12 @@ static struct stoker *honest;
 static struct stoker_model *honest_model;
 static struct stoker_pool *honest_pool;
 
-static int honest_attach(void)
+static int honest_attach(const char *model)
 {
 	const struct stoker_group group = { .kind = STOKER_GROUP_FULL, .block_tokens = 256 };
 	const struct stoker_plane_bytes row = { .bytes = BLOCK };
 	const struct stoker_model_description description = {
-		.size = sizeof(description), .chunk_tokens = 256, .name = "honest", .revision = "1",
+		.size = sizeof(description), .chunk_tokens = 256, .name = model, .revision = "1",
 		.groups = &group, .n_groups = 1, .rows = &row, .n_rows = 1,
 	};
 	const struct stoker_options options = { .size = sizeof(options), .broker_uid = BROKER_UID };
@@ -276,7 +281,7 @@ static void honest_start(void)
 
 		close(in[1]);
 		rig_become(HONEST_UID);
-		byte = (char)honest_attach();
+		byte = (char)honest_attach("honest");
 		while (write(out[1], &byte, 1) == 1 && read(in[0], &byte, 1) == 1)
 			byte = (char)honest_round(++round);
 		stoker_close(honest);
@@ -299,12 +304,15 @@ void rig_honest_is_served(void)
 	ck_assert_msg(byte == 0, "the honest client is not served any more: %d", byte);
 }
 
-static uint32_t newcomers = 1000000;	/* each has keys of its own */
+static uint32_t newcomers = 1000000;	/* each has a model and keys of its own */
 
 static int newcomer(void)
 {
-	const int r = honest_attach();
+	char model[32];
+	int r;
 
+	snprintf(model, sizeof(model), "newcomer %u", newcomers);
+	r = honest_attach(model);
 	return r ? r : honest_round(newcomers);
 }
 

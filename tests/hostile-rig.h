@@ -29,6 +29,7 @@ void rig_newcomer_is_served(void);		/* another one attaches and makes a round */
 uint64_t rig_counter(enum stoker_counter which);
 /* Of the control page, which is refreshed several times a second: wait until it has the value. */
 bool rig_gauge_becomes(enum stoker_gauge which, uint64_t value);
+void rig_broker_pause(bool pause);		/* stop all its threads, or let them go on */
 uint64_t rig_broker_kib(const char *field);	/* a field of the broker's /proc/PID/status */
 uint32_t rig_broker_fds(void);			/* descriptors that the broker has open */
 

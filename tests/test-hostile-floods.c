@@ -176,6 +176,115 @@ START_TEST(whoever_connects_and_says_nothing_keeps_no_other_uid_out)
 }
 END_TEST
 
+/* ---- models ----------------------------------------------------------------------------------------- */
+
+static int open_every_model(void)
+{
+	struct message_model_open bare = { .header.type = MESSAGE_MODEL_OPEN, .flags = MESSAGE_MODEL_BY_DIGEST };
+	struct message_answer answer;
+	struct raw raw;
+	int opened = 0;
+
+	if (raw_attach(rig_name, &raw) < 0)
+		return hold(1);
+	for (int i = 0; i < 100; i++) {
+		char model[32];
+
+		snprintf(model, sizeof(model), "one of many %d", i);
+		opened += raw_model(&raw, model, 4096) >= 0;
+	}
+	for (int i = 0; i < 100; i++) {
+		bare.digest[i % 32]++;
+		if (raw_ask(&raw, &bare.header, sizeof(bare), NULL, 0, &answer) < 0)
+			return hold(2);
+	}
+	return hold(opened > 0 && opened < 64 ? 0 : 3);
+}
+
+START_TEST(a_tenant_that_opens_every_model_leaves_places_to_the_others)
+{
+	const pid_t attacker = besiege(open_every_model);
+
+	rig_newcomer_is_served();	/* with a model that is new */
+	rig_honest_is_served();
+	lift(attacker);
+}
+END_TEST
+
+/* Attacker and test take turns. */
+static int go[2];
+
+static void tell_and_await(void)
+{
+	char byte = 0;
+
+	if (write(stage[1], &byte, 1) != 1 || read(go[0], &byte, 1) != 1)
+		_exit(97);
+}
+
+static bool await_telling(void)
+{
+	char byte;
+
+	return read(stage[0], &byte, 1) == 1;
+}
+
+/* A model that the engine refuses, asked for by several clients before the first answer has come. */
+static int ask_at_once_for_what_is_refused(void)
+{
+	struct {
+		struct message_model_open open;
+		struct model_wire wire;
+		struct model_wire_group group;
+		struct model_wire_row row;
+	} message = {
+		.open.header.type = MESSAGE_MODEL_OPEN,
+		.wire = { .name = "too large", .chunk_tokens = 256, .n_groups = 1, .n_rows = 1 },
+		.group = { .kind = MODEL_GROUP_FULL, .block_tokens = 256, .blocks = 1 },
+		.row.bytes = 48 << 20,
+	};
+	static struct raw raws[12];
+	struct message_answer answer;
+
+	message.open.description_bytes = sizeof(message.wire) + sizeof(message.group) + sizeof(message.row);
+	message.open.header.bytes = (uint32_t)sizeof(message.open) + message.open.description_bytes;
+	for (int i = 0; i < 12; i++)
+		if (raw_attach(rig_name, &raws[i]) < 0)
+			return 1;
+	tell_and_await();
+	for (int i = 0; i < 12; i++)
+		if (raw_send(raws[i].socket, &message, message.open.header.bytes, NULL, 0) < 0)
+			return 2;
+	tell_and_await();
+	for (int i = 0; i < 12; i++) {
+		if (raw_receive(raws[i].socket, &answer, sizeof(answer), NULL, NULL) != (ssize_t)sizeof(answer))
+			return 3;
+		if (answer.status != STOKER_STATUS_REFUSED && answer.status != STOKER_STATUS_NO_MEMORY)
+			return 4;
+	}
+	return 0;
+}
+
+START_TEST(a_refused_model_is_refused_to_all_who_asked_meanwhile)
+{
+	pid_t attacker;
+	int status;
+
+	ck_assert_int_eq(pipe(stage), 0);
+	ck_assert_int_eq(pipe(go), 0);
+	attacker = rig_start_as(HOSTILE_UID, ask_at_once_for_what_is_refused);
+	ck_assert(await_telling());
+	rig_broker_pause(true);		/* it finds all of them at once */
+	ck_assert_int_eq(write(go[1], "", 1), 1);
+	ck_assert(await_telling());
+	rig_broker_pause(false);
+	ck_assert_int_eq(write(go[1], "", 1), 1);
+	ck_assert_int_eq(waitpid(attacker, &status, 0), attacker);
+	ck_assert_int_eq(WEXITSTATUS(status), 0);
+	rig_honest_is_served();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("hostile floods");
@@ -190,6 +299,8 @@ int main(void)
 	tcase_set_timeout(all, 120);
 	tcase_add_test(all, nor_do_hundreds_of_them_in_messages_that_nobody_takes);
 	tcase_add_test(all, whoever_connects_and_says_nothing_keeps_no_other_uid_out);
+	tcase_add_test(all, a_tenant_that_opens_every_model_leaves_places_to_the_others);
+	tcase_add_test(all, a_refused_model_is_refused_to_all_who_asked_meanwhile);
 	tcase_add_test(all, a_descriptor_that_takes_an_hour_to_close_keeps_nobody_out);
 	suite_add_tcase(suite, all);
 	return suite_run(suite);
