@@ -74,6 +74,32 @@ START_TEST(a_lease_that_has_expired_answers_expired)
 }
 END_TEST
 
+START_TEST(what_comes_after_a_long_sleep_ends_no_earlier_for_it)
+{
+	struct engine_request request;
+	const struct seen *waiting;
+
+	do_store(w, 1, 2);
+	w->now += 3600 * 1000000000ull;		/* the engine has heard nothing for an hour */
+	request = ask_lookup(w, 0, 1, PLAIN, 1, 2, 0);
+	submit(w, 0, &request);
+	request = ask_store(w, 0, 0, PLAIN, 3, 0, 2);
+	request.head.flags = STOKER_F_READY;
+	request.head.deadline_us = 5000;
+	waiting = submit(w, 0, &request);
+	ck_assert_uint_le(engine_deadline(w->engine), w->now);
+	world_run(w);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 1);
+	world_pass(w, 4);
+	ck_assert(!waiting->done);
+	world_pass(w, 29000);
+	ck_assert(waiting->done);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 1);
+	world_pass(w, 2000);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+}
+END_TEST
+
 START_TEST(a_retrieve_under_way_keeps_its_chunks_whatever_the_clock_says)
 {
 	struct engine_request request;
@@ -128,6 +154,25 @@ START_TEST(a_lease_is_extended_by_a_longer_lookup_and_keeps_its_token)
 	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 1);
 	world_pass(w, 20000);		/* 40 s after it was granted, 20 after it was renewed */
 	ck_assert_uint_eq(do_retrieve(w, lease, 5)->answer.n, 5);
+}
+END_TEST
+
+START_TEST(a_lease_that_is_extended_by_what_follows_keeps_what_it_had)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	lease_make(2, lease);
+	do_store(w, 1, 5);
+	request = ask_lookup(w, 0, 1, PLAIN, 1, 5, STOKER_F_RENEW);
+	request.line.lookup.have = 2;		/* the asker has loaded those by now; other readers have not */
+	memcpy(request.head.lease, lease, 16);
+	submit(w, 0, &request);
+	ck_assert_uint_eq(w->seen[0][1].answer.n, 5);
+	ck_assert_uint_eq(do_retrieve(w, lease, 5)->answer.n, 5);
+	do_release(w, lease);
+	world_run(w);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
 }
 END_TEST
 
@@ -384,9 +429,11 @@ static TCase *leases(void)
 
 	tcase_add_test(tests, a_lease_ends_when_its_last_reader_has_returned_and_repeats_do_nothing);
 	tcase_add_test(tests, a_lease_that_has_expired_answers_expired);
+	tcase_add_test(tests, what_comes_after_a_long_sleep_ends_no_earlier_for_it);
 	tcase_add_test(tests, a_retrieve_under_way_keeps_its_chunks_whatever_the_clock_says);
 	tcase_add_test(tests, a_wrong_token_opens_nothing);
 	tcase_add_test(tests, a_lease_is_extended_by_a_longer_lookup_and_keeps_its_token);
+	tcase_add_test(tests, a_lease_that_is_extended_by_what_follows_keeps_what_it_had);
 	tcase_add_test(tests, a_lease_is_renewed_without_keys);
 	tcase_add_test(tests, a_lease_of_another_chain_cannot_be_extended);
 	tcase_add_test(tests, when_the_table_of_leases_is_full_a_lookup_gets_no_memory);

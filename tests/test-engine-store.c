@@ -396,6 +396,7 @@ START_TEST(a_deadline_is_told_like_a_cancel)
 	w->hold[PENDING_COPY] = true;
 	request.head.deadline_us = 5000;
 	seen = submit(w, 0, &request);
+	world_run(w);
 	world_pass(w, 4);
 	ck_assert_uint_eq(seen->answer.stage, STOKER_STAGE_ACCEPTED);
 	world_pass(w, 3);

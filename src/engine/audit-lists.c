@@ -168,7 +168,7 @@ static const char *leases_audit(const struct engine *e)
 			return "a lease without readers lives";
 		if (e->clients[lease->client].state == CLIENT_FREE)
 			return "a lease lives without its client";
-		if (e->clocked && lease->expires + 1000000000ull < e->now)
+		if (!lease->fresh && lease->expires + 1000000000ull < e->now)
 			return "a lease has outlived its expiry";
 	}
 	for (uint32_t piece = e->drop_piece; piece != NONE; piece = e->pieces[piece].before)

@@ -11,8 +11,6 @@
  */
 #include "src/engine/internal.h"
 
-#define TIMERS_A_TURN 64u
-
 static uint32_t power_above(uint32_t n)
 {
 	uint32_t power = 1;
@@ -193,6 +191,7 @@ struct engine *engine_new(const struct engine_config *config, const struct engin
 	chain_tables(e);
 	e->recovered = (struct chunks){ .last = NONE };
 	e->drop_piece = NONE;
+	e->fresh_jobs = e->fresh_leases = NONE;
 	e->room_waiters = (struct list){ NONE, NONE, 0 };
 	e->room_loads = (struct list){ NONE, NONE, 0 };
 	e->random_waiters = (struct list){ NONE, NONE, 0 };
@@ -203,67 +202,6 @@ struct engine *engine_new(const struct engine_config *config, const struct engin
 	for (uint32_t i = 0; i < config->n_tiers; i++)
 		tier_init(e, i);
 	return e;
-}
-
-/* ---- the clock ------------------------------------------------------------------------------- */
-
-/*
- * The first time that is heard of. Jobs that came before have kept their deadline as a span.
- */
-static void clock_begin(struct engine *e, uint64_t now_ns)
-{
-	e->clocked = true;
-	e->now = now_ns;
-	e->timers = timers_init(e->timers, e->n_jobs + e->config.leases + 1, now_ns);
-	if (e->jobs_live == 0)
-		return;
-	for (uint32_t i = 0; i < e->n_jobs; i++) {
-		struct job *job = &e->jobs[i];
-
-		if (job->phase == PHASE_FREE || !job->parked)
-			continue;
-		job->taken += now_ns;
-		job->deadline += now_ns;
-		timers_set(e->timers, i, job->deadline);
-	}
-}
-
-static void clock_set(struct engine *e, uint64_t now_ns)
-{
-	if (!e->clocked)
-		clock_begin(e, now_ns);
-	else if (now_ns > e->now)
-		e->now = now_ns;
-}
-
-static void timer_fired(struct engine *e, uint32_t timer)
-{
-	if (timer < e->n_jobs) {
-		job_stop(e, &e->jobs[timer], STOKER_STATUS_DEADLINE);
-	} else if (timer == timer_of_recovery(e)) {
-		chunks_end(e, &e->recovered);
-	} else {
-		count(e, STOKER_COUNTER_LEASES_EXPIRED, 1);
-		lease_end(e, timer - e->n_jobs);
-	}
-}
-
-/* Returns whether there are more that have fired. */
-static bool timers_run(struct engine *e)
-{
-	for (uint32_t i = 0; i < TIMERS_A_TURN; i++) {
-		const uint32_t timer = timers_advance(e->timers, e->now);
-
-		if (timer == NONE)
-			return false;
-		timer_fired(e, timer);
-	}
-	return true;
-}
-
-uint64_t engine_deadline(const struct engine *engine)
-{
-	return engine->clocked ? timers_next(engine->timers) : UINT64_MAX;
 }
 
 /* ---- the turn ---------------------------------------------------------------------------------- */
@@ -328,7 +266,8 @@ bool engine_turn(struct engine *e, uint64_t now_ns)
 	bool more;
 
 	clock_set(e, now_ns);
-	more = timers_run(e);
+	e->in_turn = true;
+	more = clock_run(e);
 	if (e->room_changed)
 		room_wake(e);
 	steps_run(e);
@@ -342,6 +281,7 @@ bool engine_turn(struct engine *e, uint64_t now_ns)
 	more |= sweep_some(e);
 	more |= admin_some(e);
 	more |= room_refill(e);
+	e->in_turn = false;
 	return more || steps_are_left(e) || (e->room_changed && e->room_waiters.n + e->room_loads.n > 0);
 }
 

@@ -1,10 +1,10 @@
 /*
  * What the engine is made of. For src/engine/ only; everybody else knows engine.h.
  *
- * Rooms: engine.c (life, turn), run.c (who is next), job.c (requests, deadlines, ends), lookup.c and
- * load.c, segment.c, retrieve.c, store.c, lease.c, hold.c, session.c; chunk.c (states and books of
+ * Rooms: engine.c (life, turn), clock.c (deadlines and expiries), run.c (who is next), job.c (requests, deadlines, ends), lookup.c,
+ * grant.c and load.c, segment.c, retrieve.c, store.c, lease.c, hold.c, session.c; chunk.c (states and books of
  * entries and records), make-room.c (allocation with eviction), check.c (seal, verify), tier.c (disk
- * reads and writes); model.c, pool.c, client.c, recover.c, sweep.c, admin.c, gauge.c, audit.c.
+ * reads and writes); model.c, pool.c, client.c, recover.c, sweep.c, admin.c (figures too), audit.c.
  *
  * Numbers, not pointers, link things; ENGINE_NONE is none. A job's number is client * slots + slot,
  * and is the number of its copy and of its timer as well.
@@ -161,10 +161,11 @@ struct lease {
 	uint64_t token[2];
 	uint64_t session;
 	uint64_t readers;		/* who have not returned */
-	uint64_t expires;
+	uint64_t expires;		/* while `fresh`: its span */
+	bool fresh;
 	uint32_t length;		/* usable chunks: places 0 to length - 1 */
 	struct chunks chunks;
-	struct link of_client, of_session;
+	struct link of_client, of_session, of_fresh;
 	uint32_t next;			/* in the free list */
 };
 
@@ -295,12 +296,13 @@ struct job {
 	bool ending;			/* ENDING has been published; a copy is drained */
 	bool parked;			/* has a timer, is in its model's list */
 	bool counted;			/* model->draining counts it */
+	bool fresh;			/* `deadline` is a span yet */
 	uint32_t flags;
 	uint32_t client, slot, model, incarnation, keys_max;
 	uint32_t entry;			/* WHERE_ENTRY: whose fill it waits for */
 	uint32_t next_piece;
 	uint64_t session, taken, deadline;
-	struct link link, issue, of_model;
+	struct link link, issue, of_model, of_fresh;
 	uint32_t n_keys, n_segments, n_ids;
 	const struct stoker_wire_key *keys;
 	const uint32_t *tokens, *ids;
@@ -332,7 +334,7 @@ struct engine {
 	struct engine_config config;
 	struct engine_ports ports;
 	uint64_t now;
-	bool clocked, serving, draining;
+	bool clocked, in_turn, serving, draining;
 	bool room_changed;		/* something was freed: who waits for room may try again */
 
 	struct index *index;
@@ -369,6 +371,7 @@ struct engine {
 	struct job *jobs;
 	uint32_t n_jobs, jobs_live, stores, clients_live, clients_leaving, models_open;
 	struct timers *timers;
+	uint32_t fresh_jobs, fresh_leases;	/* first of each: since the last turn */
 	struct run_queue runs[RUNS];
 	struct list room_waiters, room_loads, random_waiters;
 
@@ -429,6 +432,15 @@ static inline void measure(struct engine *engine, enum stoker_histogram histogra
 		block_record(engine->config.counters, histogram, engine->now - since);
 }
 
+static inline bool bit_get(const uint64_t *words, uint32_t i)
+{
+	return words[i / 64] >> (i % 64) & 1;
+}
+static inline void bit_set(uint64_t *words, uint32_t i)
+{
+	words[i / 64] |= 1ull << (i % 64);
+}
+
 /* Numbers of timers: jobs, then leases, then this one. */
 static inline uint32_t timer_of_lease(const struct engine *engine, uint32_t lease)
 {
@@ -438,6 +450,15 @@ static inline uint32_t timer_of_recovery(const struct engine *engine)
 {
 	return engine->n_jobs + engine->config.leases;
 }
+
+/* ---- clock.c: what ends by the clock ------------------------------------------------------------- */
+
+void clock_set(struct engine *engine, uint64_t now_ns);
+bool clock_run(struct engine *engine);			/* timers that have fired; true: there are more */
+void clock_job(struct engine *engine, struct job *job, uint64_t span);
+void clock_job_over(struct engine *engine, struct job *job);
+void clock_lease(struct engine *engine, uint32_t lease, uint64_t span);
+void clock_lease_over(struct engine *engine, uint32_t lease);
 
 /* ---- run.c: who is next ----------------------------------------------------------------------- */
 
@@ -464,13 +485,14 @@ void job_step(struct engine *engine, struct job *job);	/* its next bounded piece
 /* Cancel, deadline, reset, client gone: end it as soon as its memory is quiet. */
 void job_stop(struct engine *engine, struct job *job, enum stoker_status status);
 
-/* ---- lookup.c, load.c ------------------------------------------------------------------------- */
+/* ---- lookup.c, grant.c, load.c ------------------------------------------------------------------------- */
 
 void lookup_begin(struct engine *engine, struct job *job, const struct engine_request *request);
 void lookup_more(struct engine *engine, struct job *job, const struct engine_request *request);
 void lookup_step(struct engine *engine, struct job *job);
 void lookup_stop(struct engine *engine, struct job *job, enum stoker_status status);
 void lookup_finish(struct engine *engine, struct job *job, enum stoker_status status, uint32_t n);
+void lookup_pieces_end(struct engine *engine, struct job *job);	/* they are not needed any more */
 uint64_t lookup_needs(const struct job *job, uint32_t place, uint32_t n);	/* parts */
 /* Parts of an entry that exist for a lookup that may use @tiers (bit 0 arena, 1 + i tier i). */
 uint64_t entry_exists(struct engine *engine, const struct entry *entry, uint32_t tiers);

@@ -40,8 +40,7 @@ void job_done(struct engine *e, struct job *job, enum stoker_status status, stru
 	job_leave(e, job);
 	job_leave_issue(e, job);
 	if (job->parked) {
-		if (e->clocked)
-			timers_clear(e->timers, job_number(e, job));
+		clock_job_over(e, job);
 		model_unlink(e, job);
 	}
 	if (!answer) {
@@ -85,7 +84,7 @@ static void job_init(struct engine *e, struct job *job, uint32_t client, const s
 	job->next_piece = NONE;
 	job->session = head->session;
 	job->taken = e->now;
-	job->deadline = e->now + span_of(e, head->deadline_us);
+	job->deadline = span_of(e, head->deadline_us);
 	job->n_keys = head->n_keys;
 	job->n_segments = head->n_segments;
 	job->n_ids = head->n_ids;
@@ -154,8 +153,7 @@ void job_park(struct engine *e, struct job *job)
 
 	job->parked = true;
 	model_link(e, job);
-	if (e->clocked)
-		timers_set(e->timers, job_number(e, job), job->deadline);
+	clock_job(e, job, job->deadline);
 	if (job->op == STOKER_OP_LOOKUP && job->lookup.announced)
 		return;
 	memset(&answer, 0, sizeof(answer));

@@ -190,8 +190,7 @@ uint32_t lease_set_time(struct engine *e, uint32_t number, uint32_t lease_ms)
 
 	if (span > e->config.lease_max_ns)
 		span = e->config.lease_max_ns;
-	e->leases[number].expires = e->now + span;
-	timers_set(e->timers, timer_of_lease(e, number), e->now + span);
+	clock_lease(e, number, span);
 	return (uint32_t)(span / 1000000);
 }
 
@@ -201,7 +200,7 @@ void lease_end(struct engine *e, uint32_t number)
 	struct client *client = &e->clients[lease->client];
 
 	ENGINE_ASSERT(lease->used);
-	timers_clear(e->timers, timer_of_lease(e, number));
+	clock_lease_over(e, number);
 	session_unlink(e, number);
 	if (lease->of_client.prev == NONE)
 		client->leases = lease->of_client.next;
