@@ -1,14 +1,19 @@
 #!/bin/sh
-# The engine in simulated worlds: fixed seeds, each run twice and the same bit for bit; planted bugs, each
-# of which must be found; and fresh seeds for as long as there is time (STOKER_SIM_SECONDS, default 15).
+# The engine in simulated worlds: fixed seeds, one of them twice and the same bit for bit; planted bugs, each
+# of which must be found, and none where none is planted; and fresh seeds for as long as there is time
+# (STOKER_SIM_SECONDS, default 15).
 set -eu
 sim=${top_builddir:-.}/tests/sim
 
 "$sim" --twice --seed 1 --steps 20000
-for seed in 2 3 4 5 8 12; do
+for seed in 2 3 4 5 8 12 14 23 30 66 89 95 173; do
 	"$sim" --seed "$seed" --steps 20000
 done
-for bug in blind-verify late-copy lost-done; do
+for bug in blind-verify late-copy lost-done stray-read trust-header short-copy hasty-progress lost-read kept-promise; do
 	"$sim" --seed 7 --steps 30000 --plant "$bug"
 done
+if "$sim" --seed 7 --steps 10000 --plant nothing; then
+	echo "the planted bugs are found where none is planted" >&2
+	exit 1
+fi
 "$sim" --seconds "${STOKER_SIM_SECONDS:-15}" --steps 20000

@@ -66,6 +66,55 @@ static bool asleep(struct sim *sim)
 	return false;
 }
 
+/* The tiers' tables and the engine agree, and no tenant has more than it may. */
+static void check_tables(struct sim *sim)
+{
+	uint64_t arena[SIM_TENANTS] = { 0 }, disk[SIM_TENANTS] = { 0 };
+
+	for (uint32_t r = 0; r < sim->config.records; r++)
+		if (sim->table[r].used)
+			arena[model_tenant(sim, sim->table[r].model)] += sim->table[r].place.bytes;
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++) {
+		struct engine_tier_figures figures;
+		uint64_t bytes = 0, objects = 0;
+
+		for (uint32_t u = 0; u < sim->tiers[t].units; u++) {
+			const struct sim_table_entry *entry = &sim->tiers[t].slabs[u];
+
+			if (!entry->used)
+				continue;
+			objects++;
+			bytes += entry->place.bytes;
+			disk[model_tenant(sim, entry->model)] += entry->place.bytes;
+		}
+		engine_tier_figures(sim->engine, t, &figures);
+		if (figures.objects != objects || figures.used_bytes != bytes)
+			sim_fail(sim, "tier %u has %llu objects by its table, %llu by the engine", t,
+				 (unsigned long long)objects, (unsigned long long)figures.objects);
+	}
+	for (uint32_t t = 0; t < SIM_TENANTS && !sim->resurrected; t++)
+		if ((sim->quotas[t].arena_bytes && arena[t] > sim->quotas[t].arena_bytes) ||
+		    (sim->quotas[t].disk_bytes && disk[t] > sim->quotas[t].disk_bytes))
+			sim_fail(sim, "tenant %u has more than its quota", t);
+}
+
+static void check_clients(struct sim *sim)
+{
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++) {
+		struct engine_client_figures figures;
+		uint32_t holds = 0;
+
+		if (!sim->clients[c].attached)
+			continue;
+		for (uint32_t i = 0; i < SIM_HOLDS; i++)
+			holds += sim->clients[c].holds[i].used;
+		engine_client_figures(sim->engine, c, &figures);
+		if (figures.jobs != 0 || figures.holds != holds)
+			sim_fail(sim, "client %u has %llu jobs and %llu holds in a calm, and knows of %u holds", c,
+				 (unsigned long long)figures.jobs, (unsigned long long)figures.holds, holds);
+	}
+}
+
 /* Books of an engine that has nothing to do. */
 static void check_idle(struct sim *sim)
 {
@@ -104,6 +153,8 @@ void calm(struct sim *sim)
 		if (!more && !stirred && sim->n_pending == 0 && !(stirred = event(sim)) &&
 		    sim->now_ns < engine_deadline(sim->engine) && asleep(sim)) {
 			check_idle(sim);
+			check_tables(sim);
+			check_clients(sim);
 			return;
 		}
 	}

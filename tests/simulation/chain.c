@@ -27,6 +27,18 @@ static void split_keys(struct sim *sim, struct sim_slot *slot)
 	slot->split[parts] = slot->n;
 }
 
+/* The keys, behind others that nobody ever stored. */
+static void put_junk(struct sim_slot *slot)
+{
+	struct stoker_wire_key *keys = (struct stoker_wire_key *)slot->big;
+
+	for (uint32_t i = 0; i < slot->junk; i++)
+		keys[i] = (struct stoker_wire_key){ .word = { 1000000 + i, sim_mix(i), i, i } };
+	memcpy(keys + slot->junk, slot->request.keys, slot->request.head.n_keys * sizeof(*keys));
+	slot->request.keys = keys;
+	slot->request.head.n_keys += slot->junk;
+}
+
 void chain_ask(struct sim *sim, uint32_t client)
 {
 	struct sim_slot *slot = head_of(sim, client);
@@ -44,14 +56,42 @@ void chain_ask(struct sim *sim, uint32_t client)
 	if (sim_chance(&sim->random, 100))
 		slot->request.head.flags = STOKER_F_PROBE;
 	slot->request.line.lookup.pieces = slot->pieces;
-	if (sim_chance(&sim->random, 200))
-		slot->request.line.lookup.have = sim_below(&sim->random, n + 1);
+	if (sim_chance(&sim->random, 300))
+		slot->junk = sim_chance(&sim->random, 200) ? STOKER_LARGE_KEYS - slot->split[1]
+							   : 1 + sim_below(&sim->random, 600);
+	if (slot->junk || sim_chance(&sim->random, 200))	/* what comes first is in the asker's own hands */
+		slot->request.line.lookup.have = slot->junk + sim_below(&sim->random, n + 1);
 	if (!sim->roomy && sim_chance(&sim->random, 200)) {	/* the rest will never come */
 		slot->sent = slot->pieces;
 		slot->cut = true;
 		slot->request.head.deadline_us = 1 + sim_below(&sim->random, 20000);
 	}
 	client_put_keys(sim, slot, 0, slot->split[1]);
+	if (slot->junk)
+		put_junk(slot);
+	client_ask(sim, client, slot);
+}
+
+void chain_wide(struct sim *sim, uint32_t client)
+{
+	struct sim_slot *slot = head_of(sim, client);
+	struct stoker_wire_key *keys;
+
+	if (slot->state != SIM_FREE)
+		return;
+	slot = client_begin(sim, client, SIM_SLOTS - 1, STOKER_OP_LOOKUP, client_model(sim, client));
+	slot->wide = true;
+	slot->n = 25 + sim_below(&sim->random, SIM_KEYS - 25);
+	slot->keys[0] = sim_below(&sim->random, SIM_KEYS);
+	keys = (struct stoker_wire_key *)slot->input;
+	for (uint32_t i = 0; i < slot->n; i++)
+		keys[i] = sim->keys[(slot->keys[0] + i) % SIM_KEYS].key;
+	slot->request.keys = keys;
+	slot->request.head.n_keys = slot->n;
+	slot->request.head.flags = STOKER_F_ANY | STOKER_F_PARTIAL;
+	if (sim_chance(&sim->random, 500))
+		slot->request.head.flags |= STOKER_F_PREFETCH;
+	slot->request.line.lookup.lease_ms = 1 + sim_below(&sim->random, 500);
 	client_ask(sim, client, slot);
 }
 
@@ -179,6 +219,25 @@ void chain_steal(struct sim *sim, uint32_t client, uint32_t s)
 		slot->request.head.n_segments = 1;
 		slot->request.head.n_ids = blocks;
 	}
+	client_ask(sim, client, slot);
+}
+
+/* A hold of somebody else's, a reader, an operation, a session that cannot be. */
+void chain_nonsense(struct sim *sim, uint32_t client, uint32_t s)
+{
+	static const uint8_t ops[] = { STOKER_OP_UNMAP, STOKER_OP_RELEASE, STOKER_OP_END_SESSION, 200 };
+	const uint32_t what = sim_below(&sim->random, 4);
+	const uint32_t other = (client + 1 + sim_below(&sim->random, SIM_CLIENTS - 1)) % SIM_CLIENTS;
+	const struct sim_hold *hold = &sim->clients[other].holds[sim_below(&sim->random, SIM_HOLDS)];
+	struct sim_slot *slot = client_begin(sim, client, s, ops[what], client_model(sim, client));
+
+	slot->lies = true;
+	slot->must = what == 0 ? STOKER_STATUS_EXPIRED : STOKER_STATUS_BAD_REQUEST;
+	slot->hold = SIM_HOLDS;		/* none of one's own */
+	memcpy(slot->request.head.lease, hold->token, sizeof(hold->token));
+	slot->request.head.session = 0;
+	if (what == 1)
+		slot->request.line.release.reader = 64 + sim_below(&sim->random, 1000);
 	client_ask(sim, client, slot);
 }
 

@@ -88,6 +88,8 @@ void client_slot_over(struct sim *sim, uint32_t number, uint32_t s)
 				if (slot->blocks[part][c][b] != STOKER_NO_BLOCK)
 					client->pools[slot->part_pool[part]].busy[slot->blocks[part][c][b]] = false;
 	memset(slot->input, 0xee, sizeof(slot->input));
+	if (slot->junk)
+		memset(slot->big, 0xee, STOKER_LARGE_KEYS * sizeof(struct stoker_wire_key));
 	slot->watched = false;
 	slot->state = SIM_FREE;
 }
@@ -98,13 +100,15 @@ struct sim_slot *client_begin(struct sim *sim, uint32_t number, uint32_t s, enum
 {
 	struct sim_slot *slot = &sim->clients[number].slots[s];
 	const uint32_t generation = slot->generation + 1;
-	uint8_t *scratch = slot->scratch;
+	uint8_t *scratch = slot->scratch, *big = slot->big;
 
 	memset(slot, 0, offsetof(struct sim_slot, input));
 	slot->scratch = scratch;
+	slot->big = big;
 	slot->watched = slot->lies = slot->certain = slot->cut = slot->harmed = slot->renews = false;
 	slot->must = STOKER_STATUS_OK;
-	slot->asked = slot->pieces = slot->sent = 0;
+	slot->asked = slot->pieces = slot->sent = slot->junk = 0;
+	slot->wide = false;
 	slot->generation = generation ? generation : 1;
 	slot->model = model;
 	slot->epoch = sim->models[model].epoch;
@@ -460,7 +464,6 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 			continue;
 		first += sim_below(&sim->random, lease->n - first);
 		slot->part_pool[part] = lease->model * SIM_PARTS + part;
-		slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
 		for (end = first; end < lease->n && leased(sim, lease, part, end); end++)
 			if (!take_blocks(sim, number, slot, part, end, blocks)) {
 				untake(sim, number, slot, part, end);
@@ -471,10 +474,12 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 				sim->clients[number].pools[slot->part_pool[part]].busy[slot->blocks[part][c][0]] = false;
 				slot->blocks[part][c][0] = STOKER_NO_BLOCK;
 			}
-		if (end > first)
-			put_segment(sim, &w, slot, part, first, end - first);
-		else
+		if (end == first) {
 			slot->part_pool[part] = ENGINE_NONE;
+			continue;
+		}
+		put_segment(sim, &w, slot, part, first, end - first);
+		slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
 	}
 	if (w.n_segments == 0)
 		return;
@@ -602,9 +607,13 @@ static void submit_twice(struct sim *sim, uint32_t number)
 	if (slot->state != SIM_ASKED || slot->request.head.op == STOKER_OP_END_SESSION)
 		return;
 	again.head.generation++;
+	if (sim_chance(&sim->random, 300))
+		again.head.generation = 0;
+	else if (sim_chance(&sim->random, 300))
+		again.head.slot = (uint16_t)(SIM_SLOTS + sim_below(&sim->random, 60000));
 	engine_request(sim->engine, number, &again);
 	if (!sim->clients[number].expelled)
-		sim_fail(sim, "client %u submitted on a slot whose job lives and was not expelled", number);
+		sim_fail(sim, "client %u submitted on a slot that is busy or is none, and was not expelled", number);
 }
 
 void client_act(struct sim *sim, uint32_t number)
@@ -633,6 +642,8 @@ void client_act(struct sim *sim, uint32_t number)
 		chain_send(sim, number, !sim_chance(&sim->random, 50));
 	} else if (what < 130) {
 		chain_ask(sim, number);
+	} else if (what < 135) {
+		chain_wide(sim, number);
 	} else if (client->slots[s].state != SIM_FREE) {
 		return;
 	} else if (what < 170) {
@@ -649,6 +660,8 @@ void client_act(struct sim *sim, uint32_t number)
 		ask_map(sim, number, s);
 	} else if (what < 960) {
 		ask_unmap(sim, number, s);
+	} else if (what < 970) {
+		chain_nonsense(sim, number, s);
 	} else if (what < 985) {
 		ask_plain(sim, number, s, STOKER_OP_PING);
 	} else {

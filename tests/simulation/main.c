@@ -106,9 +106,9 @@ static void step(struct sim *sim)
 		world_extent(sim);
 	else
 		world_admin(sim);
-	if (!sim->roomy && sim_below(&sim->random, 20000) == 0)
+	if (!sim->roomy && sim_below(&sim->random, 8000) == 0)
 		world_crash(sim, sim_chance(&sim->random, 300));
-	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0; turns--)
+	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0 && sim->step >= sim->clock_from; turns--)
 		sim_turn(sim);
 	if (sim->step % 512 == 0 && (broken = engine_audit(sim->engine)) != NULL)
 		sim_fail(sim, "audit: %s", broken);

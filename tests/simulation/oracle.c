@@ -44,7 +44,7 @@ static bool usable(const struct sim *sim, const struct sim_slot *slot,
 		else
 			first = slot->request.line.lookup.have;
 		for (uint32_t i = first; i < n; i++)
-			if (table[slot->keys[i]][part] != slot->epoch + 1)
+			if (i < slot->junk || table[slot->keys[i - slot->junk]][part] != slot->epoch + 1)
 				return false;
 	}
 	return true;
@@ -71,7 +71,7 @@ static void remember_lease(struct sim *sim, uint32_t client, const struct sim_sl
 
 	*lease = (struct sim_lease){
 		.token = { answer->lease[0], answer->lease[1] }, .model = slot->model, .epoch = slot->epoch,
-		.n = answer->n, .have = slot->request.line.lookup.have, .owner = client,
+		.n = slot->junk || slot->wide ? 0 : answer->n, .have = slot->request.line.lookup.have, .owner = client,
 		.groups = slot->request.line.lookup.groups ? slot->request.line.lookup.groups : 0xff,
 		.readers = readers ? readers : 1, .session = slot->request.head.session,
 		.expires_ns = sim->turned_ns + answer->lease_ms * 1000000ull,
@@ -106,24 +106,48 @@ static void renew_lease(struct sim *sim, const struct sim_slot *slot, const stru
 	memcpy(lease->keys, slot->keys, sizeof(lease->keys));
 }
 
-static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer)
+static bool bit_of(const struct engine_answer *answer, uint32_t i)
+{
+	return answer->bitmap[i / 64] >> i % 64 & 1;
+}
+
+/* Each bit of the bitmap, which begins with length (key) @shift + 1, claims something. */
+static void bitmap_claims(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer,
+			  uint32_t total, uint32_t shift)
 {
 	const bool any = slot->request.head.flags & STOKER_F_ANY;
 
+	for (uint32_t i = 0; i < answer->bitmap_words * 64; i++) {
+		const uint32_t at = i + shift;
+		bool fair;
+
+		if (!bit_of(answer, i))
+			continue;
+		if (at >= total)
+			sim_fail(sim, "a lookup's bitmap has bits beyond its %u keys", total);
+		if (any)
+			fair = exists(sim, slot, slot->wide ? (slot->keys[0] + at) % SIM_KEYS : slot->keys[at]);
+		else
+			fair = at >= slot->junk && usable(sim, slot, sim->models[slot->model].may, at + 1);
+		if (!fair)
+			sim_fail(sim, "a lookup of model %u says that %s %u is usable, but it was never stored",
+				 slot->model, any ? "key" : "length", at + 1);
+	}
+}
+
+static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer)
+{
+	const bool any = slot->request.head.flags & STOKER_F_ANY;
+	const uint32_t total = slot->junk + slot->n;
+	const uint32_t shift = total > STOKER_LARGE_KEYS ? total - STOKER_LARGE_KEYS : 0;
+
+	if (shift > 0 && slot->cut)
+		return;		/* not all pieces may have been counted, so nobody knows where it begins */
 	if (answer->bitmap_words < 1 && slot->n > 0)
 		sim_fail(sim, "a lookup is DONE without a bitmap");
-	for (uint32_t i = 0; i < slot->n; i++) {
-		if (!(answer->bitmap[0] >> i & 1))
-			continue;
-		if (any ? !exists(sim, slot, slot->keys[i])
-			: !usable(sim, slot, sim->models[slot->model].may, i + 1))
-			sim_fail(sim, "a lookup says that %s %u (key %u of model %u) is usable, but it was never stored",
-				 any ? "key" : "length", i + 1, slot->keys[i], slot->model);
-	}
-	if (slot->n > 0 && slot->n < 64 && answer->bitmap[0] >> slot->n)
-		sim_fail(sim, "a lookup's bitmap has bits beyond its %u keys", slot->n);
-	if (!any && !slot->renews && answer->n > 0 && !(answer->bitmap[0] >> (answer->n - 1) & 1) &&
-	    answer->n > slot->request.line.lookup.have)
+	bitmap_claims(sim, slot, answer, total, shift);
+	if (!any && !slot->renews && answer->n > shift && answer->n > slot->request.line.lookup.have &&
+	    !bit_of(answer, answer->n - 1 - shift))
 		sim_fail(sim, "a lookup answers %u chunks, a length that its bitmap does not have", answer->n);
 }
 
@@ -139,8 +163,8 @@ static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot,
 				 answer->n, lease ? "a" : "no");
 		return;
 	}
-	if (answer->n > slot->n && !slot->renews)
-		sim_fail(sim, "a lookup of %u keys answers %u chunks", slot->n, answer->n);
+	if (answer->n > slot->junk + slot->n && !slot->renews)
+		sim_fail(sim, "a lookup of %u keys answers %u chunks", slot->junk + slot->n, answer->n);
 	if (slot->epoch != model->epoch || model->resetting)
 		return;
 	lookup_claims(sim, slot, answer);
@@ -163,7 +187,7 @@ uint32_t oracle_owed(const struct sim *sim, const struct sim_slot *slot)
 	if (!sim->roomy || !sim->serving || (flags & STOKER_F_ANY) || slot->renews ||
 	    slot->request.line.lookup.tiers || !(flags & (STOKER_F_PREFETCH | STOKER_F_PROBE)))
 		return 0;
-	for (uint32_t n = slot->n; n > slot->request.line.lookup.have; n--)
+	for (uint32_t n = slot->junk + slot->n; n > slot->junk && n > slot->request.line.lookup.have; n--)
 		if (usable(sim, slot, sim->models[slot->model].must, n))
 			return n;
 	return 0;
@@ -335,8 +359,11 @@ static void map_done(struct sim *sim, uint32_t client, struct sim_slot *slot, co
 
 static void unmap_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
 {
-	struct sim_hold *hold = &sim->clients[client].holds[slot->hold];
+	struct sim_hold *hold;
 
+	if (slot->lies)
+		return;
+	hold = &sim->clients[client].holds[slot->hold];
 	if (answer->status == STOKER_STATUS_OK && answer->mapped && answer->mapped->held)
 		check_mapped(sim, hold, "unmap");
 	hold->used = false;
@@ -393,7 +420,7 @@ void oracle_publish(void *shell, uint32_t client, uint32_t number, uint32_t gene
 	if (slot->must != STOKER_STATUS_OK && answer->status != (uint32_t)slot->must && sim->serving)
 		sim_fail(sim, "client %u lied in slot %u and was told status %u, not %u", client, number,
 			 answer->status, (uint32_t)slot->must);
-	if (slot->lies && answer->status == STOKER_STATUS_OK && slot->request.head.op != STOKER_OP_RELEASE)
+	if (slot->lies && answer->status == STOKER_STATUS_OK)
 		sim_fail(sim, "client %u lied in slot %u and was told OK", client, number);
 	switch (slot->request.head.op) {
 	case STOKER_OP_LOOKUP:   lookup_done(sim, client, slot, answer); break;

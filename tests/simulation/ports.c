@@ -279,6 +279,8 @@ static void finish_read(struct sim *sim, const struct sim_pending *p)
 		result = ENGINE_FAILED;
 	else
 		memcpy(arena_at(sim, io->arena.unit), disk_at(sim, io->tier, io->disk.unit), io->arena.bytes);
+	if (result == ENGINE_OK && sim_chance(&sim->random, sim->fault_permille / 4))
+		result = ENGINE_CORRUPT;	/* its reader has seen it already */
 	if (result == ENGINE_OK && sim_chance(&sim->random, sim->fault_permille)) {
 		const uint64_t payload = payload_bytes(sim, model_stable(sim, io->object.model), io->object.part);
 
@@ -312,6 +314,7 @@ static void finish_seal(struct sim *sim, const struct sim_pending *p)
 	const struct engine_check *check = &p->check;
 	const uint32_t model = model_stable(sim, check->object.model);
 	uint8_t *image = arena_at(sim, check->arena.unit);
+	enum engine_result result = ENGINE_OK;
 	struct image_header header = {
 		.magic = HEADER_MAGIC, .sequence = check->object.sequence, .account = check->object.account,
 		.payload_bytes = payload_bytes(sim, model, check->object.part), .key = check->object.key,
@@ -320,10 +323,13 @@ static void finish_seal(struct sim *sim, const struct sim_pending *p)
 	};
 
 	header.checksum = memory_payload_sum(image, header.payload_bytes);
-	memcpy(image, &header, sizeof(header));
+	if (sim_chance(&sim->random, sim->fault_permille / 8))
+		result = ENGINE_FAILED;
+	else
+		memcpy(image, &header, sizeof(header));
 	memory_drop_arena(sim, check->arena.unit, SIM_UNIT, true);
 	memory_drop_arena(sim, check->arena.unit + 1, check->arena.bytes - SIM_UNIT, false);
-	engine_check_done(sim->engine, check->io, ENGINE_OK, header.checksum);
+	engine_check_done(sim->engine, check->io, result, header.checksum);
 }
 
 static void finish_verify(struct sim *sim, const struct sim_pending *p)

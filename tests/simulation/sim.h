@@ -84,7 +84,7 @@ struct sim_model {
 	struct engine_model_config config;
 	uint32_t number;	/* the engine's; changes with each engine */
 	uint32_t epoch;
-	bool resetting;		/* a reset is under way: what is served meanwhile is of neither epoch */
+	uint32_t resetting;	/* resets under way: what is served meanwhile is of neither epoch */
 	uint64_t group_parts[STOKER_GROUPS_MAX];
 	/* By key: the epoch + 1 in which a part may exist, or must exist (roomy worlds); 0: never stored. */
 	uint32_t may[SIM_KEYS][SIM_PARTS];
@@ -140,6 +140,9 @@ struct sim_slot {
 	uint32_t asked;				/* STORE: mask of the parts given */
 	uint32_t map_part;
 	uint32_t hold;				/* UNMAP: which hold of the client */
+	uint32_t junk;				/* LOOKUP: keys before them that nobody ever stored */
+	bool wide;				/* LOOKUP of any: `n` keys of the forest from keys[0] on, around */
+	uint8_t *big;				/* large slot: room for its keys if they are many */
 	uint32_t pieces, sent;			/* chained LOOKUP: pieces after the head; that have been sent */
 	uint32_t split[SIM_PIECES + 2];		/* piece i has the keys split[i] to split[i + 1] - 1 */
 };
@@ -191,6 +194,8 @@ struct sim {
 	uint32_t fault_permille;
 	const char *plant;		/* a bug of the simulated world that the oracle must find, or NULL */
 	bool starving;			/* random bits come in drops */
+	bool resurrected;		/* what had been removed from a tier's table came back: quotas may be exceeded */
+	uint64_t clock_from;		/* step: until then the engine has no turn */
 	uint64_t storm_until;		/* step: until then all deadlines are short */
 	uint32_t n_tenants;
 	struct engine_quota quotas[SIM_TENANTS];
@@ -260,7 +265,7 @@ bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot);	/* 
 /* ---- main.c ---------------------------------------------------------------------------------- */
 
 void sim_feed_random(struct sim *sim);
-bool sim_turn(struct sim *sim);
+bool sim_turn(struct sim *sim);	/* engine_turn(), by the simulated clock */
 static inline bool sim_is_planted(const struct sim *sim, const char *bug)
 {
 	return sim->plant && strcmp(sim->plant, bug) == 0;
@@ -299,6 +304,8 @@ void chain_ask(struct sim *sim, uint32_t client);		/* the head of a chained look
 bool chain_send(struct sim *sim, uint32_t client, bool honest);	/* its next piece; false: there is none to send */
 void chain_renew(struct sim *sim, uint32_t client, uint32_t slot);
 void chain_steal(struct sim *sim, uint32_t client, uint32_t slot);	/* use another tenant's lease */
+void chain_wide(struct sim *sim, uint32_t client);		/* a lookup of very many keys in no order */
+void chain_nonsense(struct sim *sim, uint32_t client, uint32_t slot);	/* requests that are plainly wrong */
 void chain_bend(struct sim *sim, struct sim_slot *slot);	/* a head that no library sends */
 
 /* ---- oracle.c -------------------------------------------------------------------------------- */

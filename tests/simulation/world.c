@@ -105,8 +105,8 @@ static void make_config(struct sim *sim)
 	*c = (struct engine_config){
 		.clients = SIM_CLIENTS, .slots = SIM_SLOTS, .models = SIM_MODELS,
 		.pools = SIM_CLIENTS * SIM_MODELS * SIM_PARTS, .tenants = SIM_TENANTS,
-		.entries = sim->roomy ? 4096 : 64 + sim_below(&sim->random, 2048),
-		.records = sim->roomy ? 16384 : 128 + sim_below(&sim->random, 4096),
+		.entries = scarce(sim, sim->roomy ? 4096 : 64 + sim_below(&sim->random, 2048), 24),
+		.records = scarce(sim, sim->roomy ? 16384 : 128 + sim_below(&sim->random, 4096), 32),
 		.leases = scarce(sim, 64, 1), .holds = scarce(sim, 64, 1),
 		.leased_chunks = scarce(sim, 4096, 16), .ios = scarce(sim, 64, 8),
 		.extent_bytes = SIM_UNIT * (8 + 4 * sim_below(&sim->random, 7)),
@@ -125,7 +125,7 @@ static void make_config(struct sim *sim)
 	c->extents += large;
 	for (uint32_t t = 0; t < c->n_tiers; t++) {
 		c->tiers[t].extents = 8 + large + sim_below(&sim->random, 100);
-		c->tiers[t].depth_bytes = SIM_UNIT * (8 + sim_below(&sim->random, 100));
+		c->tiers[t].depth_bytes = SIM_UNIT * (2 + sim_below(&sim->random, sim_chance(&sim->random, 500) ? 16 : 100));
 	}
 }
 
@@ -137,6 +137,7 @@ static void make_engine(struct sim *sim)
 	memset(sim->memory, 0, sim->memory_bytes);
 	sim->engine = engine_new(&sim->config, &ports, sim->memory);
 	sim->serving = false;
+	sim->clock_from = sim->step + (sim_chance(&sim->random, 300) ? sim_below(&sim->random, 200) : 0);
 	for (uint32_t m = 0; m < sim->n_models; m++) {
 		int64_t number;
 
@@ -145,7 +146,7 @@ static void make_engine(struct sim *sim)
 		if (number < 0)
 			sim_fail(sim, "model %u is refused: %lld", m, (long long)number);
 		sim->models[m].number = (uint32_t)number;
-		sim->models[m].resetting = false;
+		sim->models[m].resetting = 0;
 	}
 	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
 		sim->tiers[t].up = sim->tiers[t].dead = false;
@@ -206,6 +207,8 @@ void world_make(struct sim *sim)
 			sim->clients[c].slots[s].scratch = aligned_alloc(64,
 				(ENGINE_SCRATCH_BYTES(s == SIM_SLOTS - 1 ? STOKER_LARGE_KEYS : STOKER_SMALL_KEYS,
 						      SIM_INPUT) + 63) & ~(size_t)63);
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+		sim->clients[c].slots[SIM_SLOTS - 1].big = calloc(STOKER_LARGE_KEYS, sizeof(struct stoker_wire_key));
 	sim->memory_bytes = engine_bytes(&sim->config);
 	if (sim->memory_bytes == 0)
 		sim_fail(sim, "the engine refuses its configuration");
@@ -226,6 +229,8 @@ void world_free(struct sim *sim)
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
 		for (uint32_t s = 0; s < SIM_SLOTS; s++)
 			free(sim->clients[c].slots[s].scratch);
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+		free(sim->clients[c].slots[SIM_SLOTS - 1].big);
 }
 
 /* ---- crashes ------------------------------------------------------------------------------------ */
@@ -245,6 +250,31 @@ static void lose_slab_changes(struct sim *sim, struct sim_tier *tier)
 	}
 }
 
+/* Rows that no broker wrote: what is out of range, of no model, or lies over what is there is dropped. */
+static void recover_garbage(struct sim *sim, const struct sim_table_entry *row)
+{
+	struct engine_place place = row->place;
+	struct engine_object object = row->object;
+	const uint32_t last = sim->config.records - 1;
+	uint32_t record = sim->table[last].used ? ENGINE_NONE : last;	/* of the arena: a number that is free */
+
+	switch (sim_below(&sim->random, 9)) {
+	case 0: place.unit += 1; break;	/* into the midst of what is there */
+	case 1: place.unit = 0xfffffff0u; break;
+	case 2: place.bytes += SIM_UNIT; break;
+	case 3: place.tier = sim->config.n_tiers; break;
+	case 4: object.model = SIM_MODELS + sim_below(&sim->random, 1000); break;
+	case 5: object.epoch++; break;
+	case 6: object.tokens = 0; break;
+	case 7: object.shard += 10; break;
+	case 8:			/* another key at a place that is taken */
+		object.key.word[3]++;
+		break;
+	}
+	if (engine_recover(sim->engine, record, &place, &object, false) != ENGINE_NONE)
+		sim_fail(sim, "a row that is garbage is recovered");
+}
+
 static void recover_arena(struct sim *sim)
 {
 	for (uint32_t r = 0; r < sim->config.records; r++) {
@@ -256,6 +286,8 @@ static void recover_arena(struct sim *sim)
 		if (engine_recover(sim->engine, r, &entry->place, &entry->object,
 				   sim_chance(&sim->random, 100)) == ENGINE_NONE)
 			entry->used = false;
+		else if (sim_chance(&sim->random, 20))
+			recover_garbage(sim, entry);
 	}
 }
 
@@ -271,6 +303,8 @@ static void recover_tier(struct sim *sim, uint32_t t)
 		entry->object.model = sim->models[entry->model].number;
 		if (engine_recover(sim->engine, ENGINE_NONE, &entry->place, &entry->object, false) == ENGINE_NONE)
 			entry->used = false;
+		else if (sim_chance(&sim->random, 20))
+			recover_garbage(sim, entry);
 	}
 	tier->log_n = 0;
 }
@@ -307,6 +341,7 @@ void world_crash(struct sim *sim, bool power)
 	sim->n_leases = 0;
 	sim->tokens_answered = sim->tokens_given;	/* nobody waits for them any more */
 	if (power || sim_is_planted(sim, "trust-header")) {
+		sim->resurrected = true;
 		memset(sim->table, 0, sim->config.records * sizeof(*sim->table));
 		memset(sim->arena, 0x5a, (size_t)sim->arena_units * SIM_UNIT);
 		for (uint32_t t = 0; t < sim->config.n_tiers; t++)
@@ -339,7 +374,7 @@ void world_answered(struct sim *sim, engine_token given)
 
 	switch ((enum sim_after)(given >> 12 & 15)) {
 	case SIM_AFTER_RESET:
-		sim->models[what].resetting = false;
+		sim->models[what].resetting--;
 		break;
 	case SIM_AFTER_DROP:
 		sim->clients[what / (SIM_MODELS * SIM_PARTS)].pools[what % (SIM_MODELS * SIM_PARTS)].dropping = false;
@@ -354,9 +389,9 @@ static void reset(struct sim *sim)
 	const uint32_t m = sim_below(&sim->random, sim->n_models);
 	struct sim_model *model = &sim->models[m];
 
-	if (model->resetting)
-		return;
-	model->resetting = true;
+	if (model->resetting == 4)
+		return;		/* a fifth would be refused */
+	model->resetting++;
 	model->epoch++;
 	sim->figures[SIM_FIG_RESETS]++;
 	engine_reset(sim->engine, model->number, model->epoch, sim_draw(&sim->random), token(sim, SIM_AFTER_RESET, m));
@@ -430,6 +465,9 @@ void world_admin(struct sim *sim)
 		engine_clear(sim->engine, token(sim, SIM_AFTER_NOTHING, 0));
 	else if (what < 370)
 		reset(sim);
+	else if (what < 373)
+		for (uint32_t i = 0; i < 20; i++)	/* more than it keeps in mind */
+			engine_evict(sim->engine, SIM_UNIT, token(sim, SIM_AFTER_NOTHING, 0));
 	else if (what < 600)
 		drop_pool(sim);
 	else if (what < 640)
