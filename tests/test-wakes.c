@@ -12,7 +12,7 @@
 #include "tests/suite.h"
 #include "tests/whole-rig.h"
 
-enum { CHAINS = 24, LENGTH = 32, ROUNDS = 1500 };
+enum { CHAINS = 24, LENGTH = 32, ROUNDS = 800 };
 
 /* Pauses around the time after which a client is parked, and the core sleeps. */
 static const char *const spins[] = { "broker.spin_us=0", "broker.spin_us=20", "broker.spin_us=50" };
