@@ -233,7 +233,7 @@ void engine_tier_down(struct engine *engine, uint32_t tier);	/* reads under way 
 
 /*
  * Recovery, before engine_serve(): an object that a table names. The engine takes it if its model is
- * open, its epoch current, its place in range and free. Returns the record it was given
+ * open, its epoch current, its place in range (in extents that have been added) and free. Returns the record it was given
  * (ENGINE_NONE: dropped). For the arena, @record is the table's number and is kept.
  */
 uint32_t engine_recover(struct engine *engine, uint32_t record, const struct engine_place *place,

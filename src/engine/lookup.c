@@ -232,6 +232,17 @@ void lookup_step(struct engine *e, struct job *job)
 
 /* ---- begin -------------------------------------------------------------------------------------------- */
 
+/* A mask that names what there is not, or nothing that has bytes here. */
+static bool groups_are_bad(const struct model *model, uint32_t mask)
+{
+	uint64_t parts = 0;
+
+	for (uint32_t g = 0; g < model->n_groups; g++)
+		if (mask == 0 || mask >> g & 1)
+			parts |= model->groups[g].parts;
+	return mask >> model->n_groups || parts == 0;
+}
+
 static bool is_bad(const struct engine *e, const struct job *job, const struct engine_request *request)
 {
 	const uint32_t flags = job->flags;
@@ -247,7 +258,7 @@ static bool is_bad(const struct engine *e, const struct job *job, const struct e
 		return true;
 	if (pieces > STOKER_PIECES_MAX || (pieces > 0 && job->keys_max < STOKER_LARGE_KEYS))
 		return true;
-	if (job->model != NONE && request->line.lookup.groups >> e->models[job->model].n_groups)
+	if (job->model != NONE && groups_are_bad(&e->models[job->model], request->line.lookup.groups))
 		return true;
 	for (int i = 0; i < 5; i++)
 		if (request->line.lookup.reserved[i])
