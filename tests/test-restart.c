@@ -292,8 +292,7 @@ START_TEST(a_tier_belongs_to_one_broker_and_a_name_too)
 
 	/* The first one is another process's child, so that the rig can have the second. */
 	ck_assert_int_eq(pipe2(ready, O_CLOEXEC), 0);
-	const pid_t first = fork();
-	ck_assert_int_ge(first, 0);
+	const pid_t first = whole_fork();
 	if (first == 0) {
 		whole_start();
 		dprintf(ready[1], "%d", (int)whole.broker);
@@ -464,8 +463,7 @@ START_TEST(a_broker_that_is_killed_in_the_middle_is_followed_by_one_that_serves_
 	whole.memory = "12M";		/* less than what is stored, so that the disk is always at work */
 	whole_start();
 	for (uint32_t i = 0; i < WORKERS; i++) {
-		workers[i] = fork();
-		ck_assert_int_ge(workers[i], 0);
+		workers[i] = whole_fork();
 		if (workers[i] == 0)
 			work(shared, i);
 	}
@@ -541,9 +539,8 @@ START_TEST(clients_that_are_killed_leave_nothing_behind)
 	worker_stores(&w, 0, 16);
 	worker_end(&w);
 	for (uint32_t i = 0; i < times; i++) {
-		const pid_t child = fork();
+		const pid_t child = whole_fork();
 
-		ck_assert_int_ge(child, 0);
 		if (child == 0)
 			live_and_die();
 		ck_assert_int_eq(waitpid(child, &status, 0), child);

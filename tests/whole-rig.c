@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,22 +24,64 @@ static const struct control_page *page;
 
 /* ---- a broker ---------------------------------------------------------------------------------- */
 
+static void objects_remove(const char *name)
+{
+	char path[128];
+
+	for (const char *const *end = (const char *const[]){ "", ".arena", ".table", NULL }; *end; end++) {
+		snprintf(path, sizeof(path), "/dev/shm%s%s", name, *end);
+		unlink(path);
+	}
+}
+
+/* At the end of the test's process, and of the children that do not outlive it, what it left is removed. */
+static void janitor_start(void)
+{
+	const struct timespec moment = { .tv_nsec = 100000000 };	/* for those that die of its end */
+	char command[128], second[72];
+	int end[2];
+
+	ck_assert_int_eq(pipe2(end, O_CLOEXEC), 0);
+	const pid_t janitor = fork();
+	ck_assert_int_ge(janitor, 0);
+	if (janitor > 0) {
+		close(end[0]);
+		return;		/* the other end is held until the process ends */
+	}
+	setsid();		/* Check kills the group of a test that takes too long */
+	close(end[1]);
+	while (read(end[0], command, 1) < 0 && errno == EINTR)
+		;
+	nanosleep(&moment, NULL);
+	snprintf(second, sizeof(second), "%s-b", whole.name);
+	objects_remove(whole.name);
+	objects_remove(second);
+	snprintf(command, sizeof(command), "rm -rf '%s'", whole.directory);
+	_exit(system(command) != 0);
+}
+
 void whole_make(void)
 {
 	snprintf(whole.directory, sizeof(whole.directory), "/tmp/stoker-whole-XXXXXX");
 	expect(mkdtemp(whole.directory));
 	snprintf(whole.name, sizeof(whole.name), "/stoker-whole-%d", (int)getpid());
 	whole.memory = "24M";
+	janitor_start();
+}
+
+pid_t whole_fork(void)
+{
+	const pid_t child = fork();
+
+	ck_assert_int_ge(child, 0);
+	if (child == 0)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return child;
 }
 
 void whole_clean_objects(void)
 {
-	char path[128];
-
-	for (const char *const *end = (const char *const[]){ "", ".arena", ".table", NULL }; *end; end++) {
-		snprintf(path, sizeof(path), "/dev/shm%s%s", whole.name, *end);
-		unlink(path);
-	}
+	objects_remove(whole.name);
 }
 
 void whole_clean(void)
@@ -119,8 +162,7 @@ int whole_try(void)
 	ssize_t n;
 
 	ck_assert_int_eq(pipe2(ready, O_CLOEXEC), 0);
-	whole.broker = fork();
-	ck_assert_int_ge(whole.broker, 0);
+	whole.broker = whole_fork();
 	if (whole.broker == 0)
 		broker_exec(ready[1]);
 	close(ready[1]);

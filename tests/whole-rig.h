@@ -28,7 +28,10 @@ struct whole {
 };
 extern struct whole whole;
 
-void whole_make(void);		/* name and directory; fixtures call it */
+/* Name and directory; fixtures call it. A test that fails never comes to whole_clean(): whatever is left of
+ * it then is ended and removed all the same. */
+void whole_make(void);
+pid_t whole_fork(void);		/* a child that does not outlive the test */
 void whole_clean(void);		/* end and remove all of it */
 void whole_clean_objects(void);	/* what a broker of this name left in /dev/shm */
 /* Start stokerd. 0: it said "ready"; else its exit status, and there is none. */
