@@ -255,4 +255,5 @@ void chain_bend(struct sim *sim, struct sim_slot *slot)
 	}
 	slot->lies = true;
 	slot->certain = false;
+	slot->must = STOKER_STATUS_OK;
 }

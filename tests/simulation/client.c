@@ -71,7 +71,7 @@ void client_leave(struct sim *sim, uint32_t number)
 	sim->figures[SIM_FIG_DEATHS]++;
 	for (uint32_t i = 0; i < sim->n_leases; i++)
 		if (sim->leases[i].owner == number)
-			sim->leases[i].ended = true;
+			sim->leases[i].ended = sim->leases[i].over = true;
 	engine_client_out(sim->engine, number);
 }
 
@@ -400,7 +400,14 @@ static bool leased(const struct sim *sim, const struct sim_lease *lease, uint32_
 static bool lease_certain(const struct sim *sim, const struct sim_lease *lease, uint32_t reader)
 {
 	return !lease->ended && !lease->vague && ((lease->readers & ~lease->leaving) >> reader & 1) && lease->expires_ns > sim->now_ns + 1000000 &&
-	       lease->epoch == sim->models[lease->model].epoch && !sim->models[lease->model].resetting;
+	       lease->epoch == sim->models[lease->model].epoch;
+}
+
+/* Is there no such lease any more, beyond doubt? */
+static bool lease_is_over(const struct sim *sim, const struct sim_lease *lease)
+{
+	return lease->over || lease->epoch != sim->models[lease->model].epoch ||
+	       lease->expires_ns + 1000000000ull < sim->turned_ns;
 }
 
 /* Any lease that was ever given, but mostly one that is alive. */
@@ -491,6 +498,8 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 	if (sim_chance(&sim->random, 200))
 		slot->request.line.retrieve.layer_count = 1;
 	slot->certain = lease_certain(sim, lease, reader) && !slot->lies;
+	if (lease_is_over(sim, lease) || (lease->returned >> reader & 1))
+		slot->must = STOKER_STATUS_EXPIRED;
 	for (uint32_t part = 0; part < SIM_PARTS; part++)
 		slot->harmed |= slot->part_pool[part] != ENGINE_NONE &&
 				sim->clients[number].pools[slot->part_pool[part]].dead;
@@ -503,6 +512,7 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 		slot->request.head.lease[sim_below(&sim->random, 2)] ^= 1ull << sim_below(&sim->random, 64);
 		slot->lies = true;
 		slot->certain = false;
+		slot->must = STOKER_STATUS_EXPIRED;
 	} else if (sim_chance(&sim->random, 300)) {
 		slot->request.head.flags |= STOKER_F_END_SHARE;
 		lease->leaving |= 1ull << reader;
@@ -522,6 +532,7 @@ static void ask_release(struct sim *sim, uint32_t number, uint32_t s)
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
 	slot->request.line.release.reader = sim_below(&sim->random, 4);
 	lease->readers &= ~(1ull << slot->request.line.release.reader);
+	lease->returned |= 1ull << slot->request.line.release.reader;
 	client_ask(sim, number, slot);
 }
 
@@ -550,6 +561,8 @@ static void ask_map(struct sim *sim, uint32_t number, uint32_t s)
 	slot->map_part = part;
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
 	slot->request.line.map.chunk = c;
+	if (lease_is_over(sim, lease))
+		slot->must = STOKER_STATUS_EXPIRED;
 	slot->request.line.map.group = sim->models[lease->model].config.parts[part].group;
 	slot->request.line.map.shard = sim->models[lease->model].config.parts[part].shard;
 	client_ask(sim, number, slot);

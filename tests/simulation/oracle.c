@@ -98,6 +98,7 @@ static void renew_lease(struct sim *sim, const struct sim_slot *slot, const stru
 		return;
 	lease->expires_ns = sim->turned_ns + answer->lease_ms * 1000000ull;
 	lease->readers |= slot->request.line.lookup.readers;
+	lease->returned &= ~slot->request.line.lookup.readers;
 	if (lease->any || answer->n <= lease->n)
 		return;
 	lease->n = answer->n;
@@ -165,7 +166,7 @@ static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot,
 	}
 	if (answer->n > slot->junk + slot->n && !slot->renews)
 		sim_fail(sim, "a lookup of %u keys answers %u chunks", slot->junk + slot->n, answer->n);
-	if (slot->epoch != model->epoch || model->resetting)
+	if (slot->epoch != model->epoch)
 		return;
 	lookup_claims(sim, slot, answer);
 	if (lease && (slot->request.head.flags & STOKER_F_PROBE))
@@ -236,7 +237,7 @@ static void check_layers(struct sim *sim, uint32_t client, const struct sim_slot
 	const struct sim_model *model = &sim->models[slot->model];
 	const uint32_t first = slot->request.line.retrieve.layer_first;
 
-	if (!slot->certain || slot->harmed || slot->lies || model->epoch != slot->epoch || model->resetting)
+	if (!slot->certain || slot->harmed || slot->lies || model->epoch != slot->epoch)
 		return;
 	for (uint32_t part = 0; part < model->config.n_parts; part++)
 		for (uint32_t i = 0; slot->part_pool[part] != ENGINE_NONE && i < SIM_DEPTH * 8; i++) {
@@ -256,7 +257,7 @@ static void check_layers(struct sim *sim, uint32_t client, const struct sim_slot
 static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
 {
 	const struct sim_model *model = &sim->models[slot->model];
-	uint32_t retrieved = 0, base = UINT32_MAX;
+	uint32_t retrieved = 0, failed = 0, base = UINT32_MAX;
 
 	for (uint32_t i = 0; i < slot->request.head.n_segments; i++)	/* statuses begin at the first chunk named */
 		if (slot->request.segments[i].first < base)
@@ -266,7 +267,7 @@ static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slo
 	for (uint32_t c = 0; c < slot->lease.n && c < SIM_DEPTH; c++) {
 		const bool is = c >= base && c - base < answer->n_chunks &&
 				answer->chunks[c - base] == STOKER_CHUNK_RETRIEVED;
-		const bool sure = is && model->epoch == slot->epoch && !model->resetting;
+		const bool sure = is && model->epoch == slot->epoch;
 
 		retrieved += is;
 		if (is && slot->lies)
@@ -276,9 +277,12 @@ static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slo
 				settle_block(sim, slot, &sim->clients[client].pools[slot->part_pool[part]], part,
 					     c, b, sure);
 	}
-	if (slot->certain && !slot->cut && !slot->harmed && !slot->lies && model->epoch == slot->epoch &&
-	    !model->resetting)
+	if (slot->certain && !slot->cut && !slot->harmed && !slot->lies && model->epoch == slot->epoch)
 		retrieve_whole(sim, client, slot, answer, base);
+	for (uint32_t c = 0; c < answer->n_chunks; c++)
+		failed += answer->chunks[c] == STOKER_CHUNK_FAILED;
+	if (failed != answer->counts[0])
+		sim_fail(sim, "a retrieve says that %u chunks failed, and %u in its bytes", answer->counts[0], failed);
 	if (retrieved != answer->n)
 		sim_fail(sim, "a retrieve says %u chunks, and %u of them in its bytes", answer->n, retrieved);
 	sim->figures[SIM_FIG_RETRIEVED] += retrieved;
@@ -287,8 +291,13 @@ static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slo
 static void store_done(struct sim *sim, struct sim_slot *slot, const struct engine_answer *answer)
 {
 	struct sim_model *model = &sim->models[slot->model];
-	uint32_t stored = 0;
+	uint32_t stored = 0, counts[STOKER_CHUNK_END] = { 0 };
 
+	for (uint32_t c = 0; c < answer->n_chunks; c++)
+		counts[answer->chunks[c]]++;
+	if (answer->counts[0] != counts[STOKER_CHUNK_PRESENT] || answer->counts[1] != counts[STOKER_CHUNK_ELSEWHERE] ||
+	    answer->counts[2] != counts[STOKER_CHUNK_REFUSED] + counts[STOKER_CHUNK_INCOMPLETE])
+		sim_fail(sim, "a store's counts are not those of its bytes");
 	for (uint32_t c = 0; c < slot->n; c++) {
 		const uint32_t what = c < answer->n_chunks ? answer->chunks[c] : STOKER_CHUNK_NONE;
 
@@ -304,6 +313,17 @@ static void store_done(struct sim *sim, struct sim_slot *slot, const struct engi
 	if (stored != answer->n)
 		sim_fail(sim, "a store says %u chunks, and %u of them in its bytes", answer->n, stored);
 	sim->figures[SIM_FIG_STORED] += stored;
+}
+
+/* What it held is over: nobody may use it from here on. */
+static void session_done(struct sim *sim, uint32_t client, const struct sim_slot *slot,
+			 const struct engine_answer *answer)
+{
+	if (answer->status != STOKER_STATUS_OK)
+		return;
+	for (uint32_t i = 0; i < sim->n_leases; i++)
+		if (sim->leases[i].owner == client && sim->leases[i].session == slot->request.head.session)
+			sim->leases[i].over = true;
 }
 
 static void check_mapped(struct sim *sim, const struct sim_hold *hold, const char *when)
@@ -427,6 +447,7 @@ void oracle_publish(void *shell, uint32_t client, uint32_t number, uint32_t gene
 	case STOKER_OP_RETRIEVE: retrieve_done(sim, client, slot, answer); break;
 	case STOKER_OP_STORE:    store_done(sim, slot, answer); break;
 	case STOKER_OP_MAP:      map_done(sim, client, slot, answer); break;
+	case STOKER_OP_END_SESSION: session_done(sim, client, slot, answer); break;
 	case STOKER_OP_UNMAP:    unmap_done(sim, client, slot, answer); break;
 	default: break;
 	}

@@ -474,6 +474,18 @@ bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot)
 	return false;
 }
 
+bool ports_copy_touches(const struct sim *sim, uint32_t client, uint32_t pool)
+{
+	for (uint32_t i = 0; i < sim->n_pending; i++) {
+		const struct engine_copy *copy = &sim->pending[i].copy;
+
+		for (uint32_t item = 0; sim->pending[i].kind == SIM_COPY && item < copy->n_items; item++)
+			if (copy->client == client && copy->items[item].pool == pool)
+				return true;
+	}
+	return false;
+}
+
 /* The broker is gone. What the kernel already had may land wholly, in part, or not at all. */
 void ports_crash(struct sim *sim)
 {

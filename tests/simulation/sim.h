@@ -84,7 +84,7 @@ struct sim_model {
 	struct engine_model_config config;
 	uint32_t number;	/* the engine's; changes with each engine */
 	uint32_t epoch;
-	uint32_t resetting;	/* resets under way: what is served meanwhile is of neither epoch */
+	uint32_t resetting;	/* resets that have not been answered; the new epoch holds at once */
 	uint64_t group_parts[STOKER_GROUPS_MAX];
 	/* By key: the epoch + 1 in which a part may exist, or must exist (roomy worlds); 0: never stored. */
 	uint32_t may[SIM_KEYS][SIM_PARTS];
@@ -108,11 +108,13 @@ struct sim_lease {		/* what a client knows of a lease that it was given */
 	uint32_t exists;	/* ANY: mask of keys that exist */
 	uint32_t groups;	/* mask */
 	uint64_t readers;	/* that have not returned */
+	uint64_t returned;	/* that have given their share back, and the engine has said so */
 	uint64_t leaving;	/* whose shares end with a job: from then on nobody knows */
 	uint64_t session, expires_ns;
 	bool any;
 	bool vague;		/* ANY: covers fewer keys than exist, and nobody knows which */
-	bool ended;		/* released, or its session or owner ended: may still be tried */
+	bool ended;		/* released, or its session or owner ended, or is about to: may still be tried */
+	bool over;		/* ... beyond doubt: it must not be served any more */
 };
 
 enum sim_slot_state { SIM_FREE, SIM_ASKED };
@@ -130,7 +132,7 @@ struct sim_slot {
 	bool harmed;			/* a fault was drawn for its copy, or its pool is dead */
 	bool renews;			/* LOOKUP: of `lease` */
 	uint32_t owed;			/* LOOKUP in a roomy world: the length that was stored when it was asked */
-	enum stoker_status must;	/* END: how it must end, whatever else; OK: not said */
+	enum stoker_status must;	/* how it must end, whatever else; OK: not said */
 	/* What was asked, for the oracle: */
 	uint32_t model, epoch, n;
 	uint32_t keys[SIM_DEPTH];
@@ -260,6 +262,7 @@ void memory_slab_remove(void *shell, const struct engine_place *disk, const stru
 extern const struct engine_ports sim_ports;	/* shell is set by world.c */
 void ports_progress(struct sim *sim);		/* let one thing that is under way go on */
 void ports_crash(struct sim *sim);		/* all of it ends here, landed or not */
+bool ports_copy_touches(const struct sim *sim, uint32_t client, uint32_t pool);
 bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot);	/* slot: or ENGINE_NONE */
 
 /* ---- main.c ---------------------------------------------------------------------------------- */

@@ -377,6 +377,8 @@ void world_answered(struct sim *sim, engine_token given)
 		sim->models[what].resetting--;
 		break;
 	case SIM_AFTER_DROP:
+		if (ports_copy_touches(sim, what / (SIM_MODELS * SIM_PARTS), what % (SIM_MODELS * SIM_PARTS)))
+			sim_fail(sim, "a pool is said to be quiet, but a copy touches it");
 		sim->clients[what / (SIM_MODELS * SIM_PARTS)].pools[what % (SIM_MODELS * SIM_PARTS)].dropping = false;
 		break;
 	case SIM_AFTER_NOTHING:
@@ -397,18 +399,15 @@ static void reset(struct sim *sim)
 	engine_reset(sim->engine, model->number, model->epoch, sim_draw(&sim->random), token(sim, SIM_AFTER_RESET, m));
 }
 
-/* Is the pool in the hands of a job? */
-static bool in_use(const struct sim *sim, uint32_t c, uint32_t p)
+/* Jobs that have the pool in hand may end early, and not well. */
+static void harm(struct sim *sim, uint32_t c, uint32_t p)
 {
 	for (uint32_t s = 0; s < SIM_SLOTS; s++)
 		for (uint32_t part = 0; part < SIM_PARTS; part++)
-			if (sim->clients[c].slots[s].state == SIM_ASKED &&
-			    sim->clients[c].slots[s].part_pool[part] == p)
-				return true;
-	return false;
+			sim->clients[c].slots[s].harmed |= sim->clients[c].slots[s].part_pool[part] == p;
 }
 
-/* A worker drops a pool that it does not use, or registers one again. */
+/* A worker drops a pool, in use or not, or registers one again. */
 static void drop_pool(struct sim *sim)
 {
 	const uint32_t c = sim_below(&sim->random, SIM_CLIENTS);
@@ -419,7 +418,8 @@ static void drop_pool(struct sim *sim)
 		return;
 	if (pool->dropped) {
 		client_pool_add(sim, c, p);
-	} else if (!in_use(sim, c, p)) {
+	} else {
+		harm(sim, c, p);
 		pool->dropped = pool->dropping = true;
 		engine_pool_drop(sim->engine, c, p, token(sim, SIM_AFTER_DROP, c * SIM_MODELS * SIM_PARTS + p));
 	}
@@ -435,9 +435,7 @@ static void kill_pool(struct sim *sim)
 	if (!sim->clients[c].attached || sim->clients[c].leaving || pool->dropped || pool->dead)
 		return;
 	pool->dead = true;
-	for (uint32_t s = 0; s < SIM_SLOTS; s++)
-		for (uint32_t part = 0; part < SIM_PARTS; part++)
-			sim->clients[c].slots[s].harmed |= sim->clients[c].slots[s].part_pool[part] == p;
+	harm(sim, c, p);
 	engine_pool_dead(sim->engine, c, p);
 }
 
