@@ -123,7 +123,16 @@ static void port_uncommit(void *shell, uint32_t record)
 	struct world *w = shell;
 
 	ck_assert(w->committed[record]);
-	w->committed[record] = false;
+	w->committed[record] = w->held[record] = false;
+}
+
+static void port_held(void *shell, uint32_t record, bool held)
+{
+	struct world *w = shell;
+
+	ck_assert(w->committed[record]);
+	ck_assert(w->held[record] != held);	/* told once each way, however many map it */
+	w->held[record] = held;
 }
 
 static void port_slab_add(void *shell, const struct engine_place *disk, const struct engine_object *object)
@@ -407,7 +416,7 @@ struct world *world_new(const struct world_options *options)
 		.shell = w, .read = port_read, .write = port_write, .seal = port_seal, .verify = port_verify,
 		.copy = port_copy, .copy_cancel = port_copy_cancel, .watch = port_watch, .unwatch = port_unwatch,
 		.publish = port_publish, .expel = port_expel, .client_gone = port_client_gone,
-		.commit = port_commit, .uncommit = port_uncommit, .slab_add = port_slab_add,
+		.commit = port_commit, .uncommit = port_uncommit, .held = port_held, .slab_add = port_slab_add,
 		.slab_remove = port_slab_remove, .persist_epoch = port_persist_epoch, .control = port_control,
 	};
 

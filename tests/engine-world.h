@@ -90,7 +90,7 @@ struct world {
 	struct seen seen[WORLD_CLIENTS][WORLD_SLOTS];
 	struct slot_memory *slots[WORLD_CLIENTS][WORLD_SLOTS];
 	bool out[WORLD_CLIENTS], gone[WORLD_CLIENTS], expelled[WORLD_CLIENTS], watched[WORLD_CLIENTS][WORLD_SLOTS];
-	bool committed[4096];
+	bool committed[4096], held[4096];
 	struct engine_object committed_object[4096];
 	struct engine_place committed_place[4096];
 	uint32_t slab_adds, slab_removes;

@@ -357,6 +357,32 @@ START_TEST(a_hold_outlives_its_lease_and_says_whether_it_held)
 }
 END_TEST
 
+static uint32_t held(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < sizeof(w->held) / sizeof(w->held[0]); i++)
+		n += w->held[i];
+	return n;
+}
+
+START_TEST(the_table_knows_what_is_mapped)
+{
+	uint64_t lease[2], first[2], second[2];
+
+	lease_make(2, lease);
+	world_run(w);
+	ck_assert_uint_eq(held(), 0);
+	lease_of(map(lease, 1), first);
+	lease_of(map(lease, 1), second);
+	ck_assert_uint_eq(held(), 1);	/* twice the same object */
+	unmap(0, first);
+	ck_assert_uint_eq(held(), 1);
+	unmap(0, second);
+	ck_assert_uint_eq(held(), 0);
+}
+END_TEST
+
 START_TEST(what_a_client_holds_is_bounded)
 {
 	uint64_t lease[2];
@@ -444,6 +470,7 @@ static TCase *leases(void)
 	tcase_add_test(tests, a_retrieve_that_waits_for_its_ready_word_ends_at_its_deadline);
 	tcase_add_test(tests, a_hold_outlives_its_lease_and_says_whether_it_held);
 	tcase_add_test(tests, what_a_client_holds_is_bounded);
+	tcase_add_test(tests, the_table_knows_what_is_mapped);
 	tcase_add_test(tests, the_end_of_a_session_ends_its_lookups_and_leases_and_no_copies);
 	return tests;
 }

@@ -104,6 +104,7 @@ static void no_commit(void *shell, uint32_t record, const struct engine_place *p
 	(void)shell; (void)record; (void)p; (void)o;
 }
 static void no_uncommit(void *shell, uint32_t record) { (void)shell; (void)record; }
+static void no_held(void *shell, uint32_t record, bool held) { (void)shell; (void)record; (void)held; }
 static void no_slab(void *shell, const struct engine_place *p, const struct engine_object *o)
 {
 	(void)shell; (void)p; (void)o;
@@ -127,6 +128,7 @@ static const struct engine_ports ports = {
 	.client_gone = no_gone,
 	.commit = no_commit,
 	.uncommit = no_uncommit,
+	.held = no_held,
 	.slab_add = no_slab,
 	.slab_remove = no_slab,
 	.persist_epoch = port_persist,

@@ -165,6 +165,13 @@ static void port_uncommit(void *shell, uint32_t record)
 	arena_uncommit(core->arena, record);
 }
 
+static void port_held(void *shell, uint32_t record, bool held)
+{
+	struct core *core = shell;
+
+	arena_set_held(core->arena, record, held);
+}
+
 static void slab_note(struct core *core, bool add, const struct engine_place *disk,
 		      const struct engine_object *object)
 {
@@ -231,6 +238,7 @@ const struct engine_ports core_ports = {
 	.client_gone = port_client_gone,
 	.commit = port_commit,
 	.uncommit = port_uncommit,
+	.held = port_held,
 	.slab_add = port_slab_add,
 	.slab_remove = port_slab_remove,
 	.persist_epoch = port_persist_epoch,

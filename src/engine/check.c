@@ -118,6 +118,8 @@ static void commit(struct engine *e, uint32_t number)
 	record_object(e, number, &object);
 	record->flags |= RECORD_COMMITTED;
 	e->ports.commit(e->ports.shell, number, &place, &object);
+	if (e->sides[number].holds > 0)
+		e->ports.held(e->ports.shell, number, true);
 }
 
 static void sealed(struct engine *e, uint32_t number, enum engine_result result, uint64_t checksum)

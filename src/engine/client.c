@@ -48,12 +48,13 @@ bool clients_leave_some(struct engine *e)
 	for (uint32_t i = 0; i < e->config.clients && e->clients_leaving > 0; i++) {
 		struct client *client = &e->clients[i];
 
-		if (client->state != CLIENT_LEAVING || client->leases == NONE)
+		if (client->state != CLIENT_LEAVING)
 			continue;
 		for (; client->leases != NONE && left > 0; left--)
 			lease_end(e, client->leases);
-		if (left == 0)
+		if (client->leases != NONE)
 			return true;
+		/* Also if its last lease was ended by others, the clock say: then nobody else tells it. */
 		client_job_over(e, i);
 	}
 	return false;

@@ -191,6 +191,8 @@ struct engine_ports {
 	void (*commit)(void *shell, uint32_t record, const struct engine_place *place,
 		       const struct engine_object *object);
 	void (*uncommit)(void *shell, uint32_t record);
+	/* A committed object is mapped by a client from now on, or by none any more: told after a crash. */
+	void (*held)(void *shell, uint32_t record, bool held);
 	/* Slab table of a tier: the image at `disk` is complete; or its place is to be reused. */
 	void (*slab_add)(void *shell, const struct engine_place *disk, const struct engine_object *object);
 	void (*slab_remove)(void *shell, const struct engine_place *disk, const struct engine_object *object);

@@ -52,6 +52,8 @@ static uint32_t hold_new(struct engine *e, uint32_t client, uint32_t entry, uint
 	owner->holds = number;
 	owner->held_bytes += bytes;
 	owner->figures.holds++;
+	if (e->sides[record].holds++ == 0 && record_of(e, record)->flags & RECORD_COMMITTED)
+		e->ports.held(e->ports.shell, record, true);
 	entry_pin(e, entry);
 	return number;
 }
@@ -73,6 +75,8 @@ void hold_end(struct engine *e, uint32_t number)
 	hold->next = e->free_hold;
 	e->free_hold = number;
 	e->holds_used--;
+	if (--e->sides[hold->record].holds == 0 && record_of(e, hold->record)->flags & RECORD_COMMITTED)
+		e->ports.held(e->ports.shell, hold->record, false);
 	entry_unpin(e, hold->entry);
 }
 

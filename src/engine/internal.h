@@ -64,6 +64,7 @@ struct side {
 	struct link arena, disk;	/* objects whose place begins in the same extent */
 	uint32_t io;			/* under way, or NONE; RECORD_COPYING: the job that stores it */
 	uint8_t queue, priority, tier;	/* tier: READ: from; WRITE: to */
+	uint32_t holds;			/* clients' mappings of it */
 };
 
 struct queued { uint32_t first, last, n; uint64_t bytes; };

@@ -156,6 +156,16 @@ void memory_uncommit(void *shell, uint32_t record)
 	sim->table[record].used = sim_is_planted(sim, "kept-promise");
 }
 
+void memory_held(void *shell, uint32_t record, bool held)
+{
+	struct sim *sim = shell;
+
+	sim_note(sim, record, held);
+	if (record >= sim->config.records || !sim->table[record].used || sim->table[record].held == held)
+		sim_fail(sim, "record %u is %s, which was so or is not committed", record, held ? "held" : "let go");
+	sim->table[record].held = held;
+}
+
 static void log_change(struct sim_tier *tier, bool add, const struct sim_table_entry *entry)
 {
 	const uint32_t room = sizeof(tier->log) / sizeof(tier->log[0]);

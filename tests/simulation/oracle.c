@@ -435,6 +435,8 @@ void oracle_publish(void *shell, uint32_t client, uint32_t number, uint32_t gene
 		return;
 	if (sim_is_planted(sim, "lost-done") && slot->request.head.op == STOKER_OP_RETRIEVE)
 		return;
+	if (slot->watched)
+		sim_fail(sim, "client %u, slot %u is DONE, but its ready word is still watched", client, number);
 	if (ports_copy_runs(sim, client, number))
 		sim_fail(sim, "client %u, slot %u is DONE, but a copy still touches its blocks", client, number);
 	if (slot->must != STOKER_STATUS_OK && answer->status != (uint32_t)slot->must && sim->serving)

@@ -217,8 +217,11 @@ static void port_client_gone(void *shell, uint32_t client)
 		sim_fail(sim, "client %u is said to be gone, but did not leave", client);
 	if (ports_copy_runs(sim, client, ENGINE_NONE))
 		sim_fail(sim, "client %u is said to be gone, but a copy of it runs", client);
-	for (uint32_t s = 0; s < SIM_SLOTS; s++)
+	for (uint32_t s = 0; s < SIM_SLOTS; s++) {
+		if (sim->clients[client].slots[s].watched)
+			sim_fail(sim, "client %u is said to be gone, but a ready word of it is watched", client);
 		client_slot_over(sim, client, s);
+	}
 	sim->clients[client].attached = sim->clients[client].leaving = false;
 }
 
@@ -247,7 +250,7 @@ const struct engine_ports sim_ports = {
 	.read = port_read, .write = port_write, .seal = port_seal, .verify = port_verify,
 	.copy = port_copy, .copy_cancel = port_copy_cancel, .watch = port_watch, .unwatch = port_unwatch,
 	.publish = oracle_publish, .expel = port_expel, .client_gone = port_client_gone,
-	.commit = memory_commit, .uncommit = memory_uncommit,
+	.commit = memory_commit, .uncommit = memory_uncommit, .held = memory_held,
 	.slab_add = memory_slab_add, .slab_remove = memory_slab_remove,
 	.persist_epoch = port_persist_epoch, .control = port_control,
 };

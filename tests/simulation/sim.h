@@ -170,7 +170,7 @@ struct sim_pending {
 };
 
 struct sim_table_entry {		/* arena table */
-	bool used;
+	bool used, held;
 	struct engine_place place;
 	struct engine_object object;
 	uint32_t model;			/* stable number */
@@ -254,6 +254,7 @@ void memory_quiet(struct sim *sim);	/* at a crash: nobody touches anything any m
 /* Ports: tables. */
 void memory_commit(void *shell, uint32_t record, const struct engine_place *place, const struct engine_object *object);
 void memory_uncommit(void *shell, uint32_t record);
+void memory_held(void *shell, uint32_t record, bool held);
 void memory_slab_add(void *shell, const struct engine_place *disk, const struct engine_object *object);
 void memory_slab_remove(void *shell, const struct engine_place *disk, const struct engine_object *object);
 

@@ -283,8 +283,10 @@ static void recover_arena(struct sim *sim)
 		if (!entry->used)
 			continue;
 		entry->object.model = sim->models[entry->model].number;
-		if (engine_recover(sim->engine, r, &entry->place, &entry->object,
-				   sim_chance(&sim->random, 100)) == ENGINE_NONE)
+		const bool was_held = entry->held || sim_chance(&sim->random, 100);
+
+		entry->held = false;
+		if (engine_recover(sim->engine, r, &entry->place, &entry->object, was_held) == ENGINE_NONE)
 			entry->used = false;
 		else if (sim_chance(&sim->random, 20))
 			recover_garbage(sim, entry);
