@@ -131,6 +131,26 @@ START_TEST(the_many_leases_of_a_client_that_leaves_are_worthless_at_once_and_end
 }
 END_TEST
 
+/* Those that end in a turn, in two, and one less and more. */
+START_TEST(a_client_with_any_number_of_leases_is_gone_in_the_end)
+{
+	static const int numbers[] = { 0, 1, 63, 64, 65, 127, 128, 129, 192 };
+	struct world *many = world_new(&(struct world_options){ .leases = 300 });
+	struct engine_request request;
+
+	do_store(many, 1, 4);
+	for (int i = 0; i < numbers[_i]; i++) {
+		request = ask_lookup(many, 1, 1, PLAIN, 1, 4, 0);
+		submit(many, 1, &request);
+	}
+	world_out(many, 1);
+	world_run(many);
+	ck_assert(many->gone[1]);
+	ck_assert_uint_eq(world_gauge(many, STOKER_GAUGE_LEASES), 0);
+	world_free(many);
+}
+END_TEST
+
 START_TEST(a_client_that_leaves_amid_anything_is_drained_and_told_nothing)
 {
 	const enum pending_kind held = _i % 2 ? PENDING_COPY : PENDING_READ;
@@ -502,6 +522,7 @@ int main(void)
 	tcase_add_test(tests, a_model_whose_objects_are_too_large_is_refused);
 	tcase_add_test(tests, a_client_that_leaves_leaves_nothing);
 	tcase_add_test(tests, the_many_leases_of_a_client_that_leaves_are_worthless_at_once_and_end_in_turns);
+	tcase_add_loop_test(tests, a_client_with_any_number_of_leases_is_gone_in_the_end, 0, 9);
 	tcase_add_loop_test(tests, a_client_that_leaves_amid_anything_is_drained_and_told_nothing, 0, 4);
 	tcase_add_test(tests, requests_of_a_client_that_leaves_are_ignored);
 	tcase_add_test(tests, a_pool_is_dropped_when_no_copy_touches_it);
