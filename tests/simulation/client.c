@@ -652,7 +652,8 @@ void client_act(struct sim *sim, uint32_t number)
 		if (!sim->roomy)
 			submit_twice(sim, number);
 	} else if (what < 100) {
-		chain_send(sim, number, !sim_chance(&sim->random, 50));
+		while (chain_send(sim, number, !sim_chance(&sim->random, 50)) && sim_chance(&sim->random, 500))
+			;
 	} else if (what < 130) {
 		chain_ask(sim, number);
 	} else if (what < 135) {

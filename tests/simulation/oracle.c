@@ -302,6 +302,9 @@ static void store_done(struct sim *sim, struct sim_slot *slot, const struct engi
 		const uint32_t what = c < answer->n_chunks ? answer->chunks[c] : STOKER_CHUNK_NONE;
 
 		stored += what == STOKER_CHUNK_STORED;
+		if (sim->roomy && !slot->lies && what != STOKER_CHUNK_STORED && what != STOKER_CHUNK_PRESENT &&
+		    what != STOKER_CHUNK_ELSEWHERE)
+			sim_fail(sim, "a store in a roomy world does not take chunk %u: %u", c, what);
 		if (what == STOKER_CHUNK_STORED && slot->lies)
 			sim_fail(sim, "a store that lies stored chunk %u", c);
 		if ((what != STOKER_CHUNK_STORED && what != STOKER_CHUNK_PRESENT) || slot->epoch != model->epoch)

@@ -235,7 +235,10 @@ void world_free(struct sim *sim)
 
 /* ---- crashes ------------------------------------------------------------------------------------ */
 
-/* The newest changes of the slab tables had not reached the disk: the tables are as they were before. */
+/*
+ * The newest changes of the slab tables had not reached the disk, or were still being appended when the
+ * broker was killed: the tables are as they were before.
+ */
 static void lose_slab_changes(struct sim *sim, struct sim_tier *tier)
 {
 	uint32_t lost = tier->log_n ? sim_below(&sim->random, tier->log_n + 1) : 0;
@@ -342,10 +345,12 @@ void world_crash(struct sim *sim, bool power)
 	}
 	sim->n_leases = 0;
 	sim->tokens_answered = sim->tokens_given;	/* nobody waits for them any more */
-	if (power || sim_is_planted(sim, "trust-header")) {
-		sim->resurrected = true;
+	if (power) {
 		memset(sim->table, 0, sim->config.records * sizeof(*sim->table));
 		memset(sim->arena, 0x5a, (size_t)sim->arena_units * SIM_UNIT);
+	}
+	if (power || sim_chance(&sim->random, 500)) {
+		sim->resurrected = true;
 		for (uint32_t t = 0; t < sim->config.n_tiers; t++)
 			lose_slab_changes(sim, &sim->tiers[t]);
 	}
