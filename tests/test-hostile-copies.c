@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,21 @@ struct attacker {
 	bool cutting;			/* the file too is cut and punched */
 	uint64_t ended[STOKER_STATUS_BROKER_GONE];	/* jobs, by status */
 };
+
+/* Those that left a moment ago may still have their seats. */
+static int attach(struct raw *raw)
+{
+	int r = -EACCES;
+
+	for (int i = 0; i < 500 && r == -EACCES; i++) {
+		r = raw_attach(rig_name, raw);
+		if (r == -EACCES) {
+			raw_close(raw);
+			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+		}
+	}
+	return r;
+}
 
 static int attacker_region(struct attacker *a, uint32_t *ret)
 {
@@ -83,7 +99,7 @@ static int attacker_open(struct attacker *a)
 	uint32_t region;
 	int model;
 
-	if (raw_attach(rig_name, &a->raw) < 0)
+	if (attach(&a->raw) < 0)
 		return -1;
 	memset(a->generation, 0, sizeof(a->generation));
 	memset(a->cancelled, 0, sizeof(a->cancelled));
@@ -277,6 +293,183 @@ START_TEST(what_is_rewritten_while_it_is_under_way_harms_nobody)
 }
 END_TEST
 
+/* ---- chained lookups -------------------------------------------------------------------------------- */
+
+/* Heads and pieces in any order, of any number, of foreign heads, with cancels in between. */
+static int play_with_pieces(void)
+{
+	struct rng random = { 20261123 };
+	static struct raw raw;
+
+	for (int round = 0; round < 400; round++) {
+		uint32_t heads[SMALL + LARGE] = { 0 };
+		int model;
+
+		if (attach(&raw) < 0)
+			return 1;
+		model = raw_model(&raw, "attacker", BLOCK);
+		for (uint32_t i = 0; i < 30; i++) {
+			const uint32_t slot = rng_below(&random, SMALL + LARGE);
+			union stoker_request_line *line = &raw_slot(&raw, slot)->request;
+			struct stoker_request_head head = {
+				.op = rng_below(&random, 3) ? STOKER_OP_LOOKUP_MORE : STOKER_OP_LOOKUP, .slot = (uint16_t)slot,
+				.generation = i + 1, .model = (uint32_t)model, .n_keys = 1 + rng_below(&random, 64),
+				.deadline_us = 2000, .flags = 0,
+			};
+
+			memset(line, 0, sizeof(*line));
+			if (head.op == STOKER_OP_LOOKUP) {
+				line->lookup.pieces = rng_below(&random, 18);
+				heads[slot] = i + 1;
+			} else {
+				line->more.head_slot = rng_below(&random, 8) ? SMALL + rng_below(&random, 2) : slot;
+				line->more.head_generation = heads[line->more.head_slot] + (rng_below(&random, 8) == 0);
+				line->more.piece = 1 + rng_below(&random, 4);
+			}
+			raw_submit(&raw, &head);
+			if (rng_below(&random, 4) == 0) {
+				struct stoker_request_head cancel = { .op = STOKER_OP_CANCEL, .slot = SMALL, .generation = 1 };
+
+				atomic_store(&raw_slot(&raw, SMALL)->client.cancel, heads[SMALL]);
+				raw_submit(&raw, &cancel);
+			}
+		}
+		raw_close(&raw);
+	}
+	return 0;
+}
+
+/* As the library does it, and cancelled in the middle: head and pieces are all answered. */
+static int cancel_a_head_among_its_pieces(void)
+{
+	struct stoker_request_head head = { .op = STOKER_OP_LOOKUP, .slot = SMALL, .generation = 1, .n_keys = 64,
+					    .deadline_us = 20000 };
+	struct stoker_request_head cancel = { .op = STOKER_OP_CANCEL, .slot = SMALL, .generation = 1 };
+	static struct raw raw;
+
+	if (attach(&raw) < 0)
+		return 1;
+	head.model = (uint32_t)raw_model(&raw, "attacker", BLOCK);
+	raw_slot(&raw, SMALL)->request.lookup.pieces = 3;
+	raw_submit(&raw, &head);
+	head.op = STOKER_OP_LOOKUP_MORE;
+	for (uint32_t piece = 1; piece <= 3; piece++) {
+		union stoker_request_line *line = &raw_slot(&raw, piece)->request;
+
+		if (piece == 2) {
+			atomic_store(&raw_slot(&raw, SMALL)->client.cancel, 1);
+			raw_submit(&raw, &cancel);
+		}
+		head.slot = (uint16_t)piece;
+		line->more.head_slot = SMALL;
+		line->more.head_generation = 1;
+		line->more.piece = piece;
+		raw_submit(&raw, &head);
+	}
+	if (raw_await(&raw, SMALL, 1) != STOKER_STATUS_CANCELLED)
+		return 2;
+	for (uint32_t piece = 1; piece <= 3; piece++)
+		if (raw_await(&raw, piece, 1) < 0)
+			return 2 + (int)piece;
+	return 0;
+}
+
+START_TEST(pieces_of_chained_lookups_in_any_order_harm_nobody)
+{
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, play_with_pieces), 0);
+	rig_honest_is_served();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, cancel_a_head_among_its_pieces), 0);
+	rig_honest_is_served();
+}
+END_TEST
+
+/* ---- wakes ------------------------------------------------------------------------------------------ */
+
+/* It asks to be woken, never reads its pipe nor its response ring, rings its doorbell as fast as it can. */
+static int never_read_what_comes(void)
+{
+	static struct raw raw;
+	static const char bells[4096];
+
+	if (attach(&raw) < 0)
+		return 1;
+	for (uint32_t generation = 1; generation < 5000; generation++) {
+		const struct stoker_request_head head = { .op = STOKER_OP_PING, .slot = 1, .generation = generation };
+
+		atomic_store(&raw_slot(&raw, 1)->client.want_wake, generation);
+		raw_submit(&raw, &head);
+		if (write(raw.fds[2], bells, sizeof(bells)) < 0 && errno != EAGAIN)
+			return 2;
+		while (slot_word_generation(atomic_load(&raw_slot(&raw, 1)->broker.word)) != generation)
+			sched_yield();
+	}
+	return 0;
+}
+
+START_TEST(a_client_that_reads_nothing_and_rings_for_ever_harms_nobody)
+{
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, never_read_what_comes), 0);
+	rig_honest_is_served();
+}
+END_TEST
+
+/* ---- numbers at their ends -------------------------------------------------------------------------- */
+
+static int offer_impossible_pools(void)
+{
+	static const struct {
+		uint32_t n_blocks;
+		struct message_plane plane;
+	} pools[] = {
+		{ 0xffffffff, { .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+		{ 0, { .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+		{ 2, { .offset = 1ull << 63, .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+		{ 2, { .offset = -(uint64_t)BLOCK, .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+		{ 2, { .block_stride = 1ull << 63, .bytes = BLOCK, .rows = 1 } },
+		{ 3, { .block_stride = 1ull << 63, .bytes = BLOCK, .rows = 1 } },
+		{ 2, { .block_stride = UINT64_MAX - BLOCK + 1, .bytes = BLOCK, .rows = 1 } },
+		{ 2, { .block_stride = BLOCK, .bytes = BLOCK / 2, .rows = 2, .row_stride = 1ull << 63 } },
+		{ 2, { .block_stride = BLOCK, .bytes = BLOCK / 2, .rows = 2, .row_stride = UINT64_MAX } },
+		{ 2, { .block_stride = BLOCK, .bytes = 1, .rows = BLOCK, .row_stride = UINT64_MAX / BLOCK } },
+		{ 2, { .block_stride = BLOCK, .bytes = 0, .rows = 0xffffffff } },
+		{ 2, { .block_stride = BLOCK, .bytes = 0x80000000, .rows = 2 } },
+		{ 2, { .block_stride = BLOCK, .bytes = BLOCK, .rows = 0 } },
+		{ 2, { .region = 63, .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+		{ 2, { .region = 0xffffffff, .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+		{ 2, { .layer = 1, .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+		{ BLOCKS + 1, { .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 } },
+	};
+	static struct attacker a;
+	uint32_t region;
+
+	if (attach(&a.raw) < 0)
+		return 1;
+	a.model = (uint32_t)raw_model(&a.raw, "attacker", BLOCK);
+	if (attacker_region(&a, &region) < 0)
+		return 2;
+	for (uint32_t i = 0; i < sizeof(pools) / sizeof(pools[0]); i++) {
+		struct {
+			struct message_pool_add add;
+			struct message_plane plane;
+		} message = { .add = { .header.type = MESSAGE_POOL_ADD, .model = a.model, .n_blocks = pools[i].n_blocks,
+				       .n_planes = 1 }, .plane = pools[i].plane };
+		struct message_answer answer;
+
+		if (raw_ask(&a.raw, &message.add.header, sizeof(message), NULL, 0, &answer) < 0)
+			return 100 + (int)i;
+		if (answer.status == STOKER_STATUS_OK || !answer.reason[0])
+			return 10 + (int)i;
+	}
+	return 0;
+}
+
+START_TEST(a_pool_whose_numbers_cannot_be_is_refused_with_a_reason)
+{
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, offer_impossible_pools), 0);
+	rig_honest_is_served();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("hostile copies");
@@ -290,6 +483,9 @@ int main(void)
 	tcase_add_checked_fixture(all, rig_setup, rig_teardown);
 	tcase_set_timeout(all, 300);
 	tcase_add_test(all, what_is_rewritten_while_it_is_under_way_harms_nobody);
+	tcase_add_test(all, pieces_of_chained_lookups_in_any_order_harm_nobody);
+	tcase_add_test(all, a_client_that_reads_nothing_and_rings_for_ever_harms_nobody);
+	tcase_add_test(all, a_pool_whose_numbers_cannot_be_is_refused_with_a_reason);
 	suite_add_tcase(suite, all);
 	return suite_run(suite);
 }
