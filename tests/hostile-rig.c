@@ -184,6 +184,7 @@ uint32_t rig_broker_fds(void)
 
 /* ---- the honest client --------------------------------------------------------------------------- */
 
+enum { ASK_FOR_A_ROUND = 1, ASK_TO_LEND = 2 };
 enum { BLOCK = 8192, BLOCKS = 64, CHUNKS = 8 };
 
 static uint8_t *honest_memory;
@@ -263,6 +264,22 @@ static int honest_round(uint32_t round)
 	return 0;
 }
 
+/* Tell of a lease on what the last round stored, as it would be told to a worker. */
+static int honest_lend(int to)
+{
+	struct stoker_result result = { 0 };
+	struct rig_loan loan = { 0 };
+	struct stoker_key key = { 0 };
+	struct stoker_job job;
+
+	key.bytes[0] = 1;	/* the first round's */
+	key.bytes[31] = 1;
+	if (stoker_lookup(honest, honest_model, &key, 1, NULL, &job) == 0 && finish(job, &result) == 0 && result.n == 1)
+		memcpy(loan.lease, result.lease.token, sizeof(loan.lease));
+	stoker_model_digest(honest_model, loan.digest);
+	return write(to, &loan, sizeof(loan)) == (ssize_t)sizeof(loan) && loan.lease[0] ? 0 : 21;
+}
+
 /* The honest client lives in a process of its own and makes a round for each byte that it is sent. */
 static int honest_in, honest_out;
 static pid_t honest_pid;
@@ -283,7 +300,7 @@ static void honest_start(void)
 		rig_become(HONEST_UID);
 		byte = (char)honest_attach("honest");
 		while (write(out[1], &byte, 1) == 1 && read(in[0], &byte, 1) == 1)
-			byte = (char)honest_round(++round);
+			byte = (char)(byte == ASK_TO_LEND ? honest_lend(out[1]) : honest_round(++round));
 		stoker_close(honest);
 		_exit(0);
 	}
@@ -297,7 +314,7 @@ static void honest_start(void)
 
 void rig_honest_is_served(void)
 {
-	char byte = 1;
+	char byte = ASK_FOR_A_ROUND;
 
 	ck_assert_int_eq(write(honest_in, &byte, 1), 1);
 	ck_assert_int_eq(read(honest_out, &byte, 1), 1);
@@ -305,6 +322,18 @@ void rig_honest_is_served(void)
 }
 
 static uint32_t newcomers = 1000000;	/* each has a model and keys of its own */
+
+struct rig_loan rig_honest_lends(void)
+{
+	struct rig_loan loan;
+	char byte = ASK_TO_LEND;
+
+	ck_assert_int_eq(write(honest_in, &byte, 1), 1);
+	ck_assert_int_eq(read(honest_out, &loan, sizeof(loan)), sizeof(loan));
+	ck_assert_int_eq(read(honest_out, &byte, 1), 1);
+	ck_assert_msg(byte == 0, "the honest client got no lease");
+	return loan;
+}
 
 static int newcomer(void)
 {

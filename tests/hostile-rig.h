@@ -25,6 +25,12 @@ void rig_setup(void);
 void rig_teardown(void);
 
 void rig_honest_is_served(void);		/* one round, and every byte is right */
+/** struct rig_loan - a lease of the honest client's, which lives on, and the digest of its model. */
+struct rig_loan {
+	uint64_t lease[2];
+	uint8_t digest[MODEL_DIGEST_BYTES];
+};
+struct rig_loan rig_honest_lends(void);
 void rig_newcomer_is_served(void);		/* another one attaches and makes a round */
 uint64_t rig_counter(enum stoker_counter which);
 /* Of the control page, which is refreshed several times a second: wait until it has the value. */

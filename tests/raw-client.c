@@ -168,7 +168,7 @@ void raw_submit(struct raw *raw, const struct stoker_request_head *head)
 	const char byte = 1;
 
 	request_put(&raw->requests, head);
-	if (write(raw->fds[2], &byte, 1) < 0 && errno != EAGAIN)
+	if (write(raw->fds[2], &byte, 1) < 0 && errno != EAGAIN && errno != EPIPE)	/* full; let go */
 		perror("doorbell");
 }
 

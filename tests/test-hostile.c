@@ -398,6 +398,121 @@ START_TEST(what_is_not_given_cannot_be_had)
 }
 END_TEST
 
+/* ---- another tenant's ------------------------------------------------------------------------------- */
+
+static struct rig_loan stolen;
+
+/* A right token in a wrong tenant's hands: RETRIEVE, MAP, renewal and RELEASE find no such lease. */
+static int use_a_stolen_lease(void)
+{
+	static const uint8_t ops[] = { STOKER_OP_RETRIEVE, STOKER_OP_MAP, STOKER_OP_LOOKUP };
+	struct raw raw;
+	int model;
+
+	if (raw_attach(rig_name, &raw) < 0)
+		return 1;
+	/* The very same description: in another tenant it is another model. */
+	model = raw_model(&raw, "honest", 8192);
+	for (uint32_t i = 0; i < sizeof(ops); i++) {
+		struct stoker_request_head head = {
+			.op = ops[i], .slot = 1, .generation = i + 1, .model = (uint32_t)model,
+			.lease = { stolen.lease[0], stolen.lease[1] },
+			.flags = ops[i] == STOKER_OP_LOOKUP ? STOKER_F_RENEW : 0,
+		};
+		int status;
+
+		memset(&raw_slot(&raw, 1)->request, 0, sizeof(union stoker_request_line));
+		raw_submit(&raw, &head);
+		status = raw_await(&raw, 1, i + 1);
+		if (status == STOKER_STATUS_OK || status < 0)
+			return 2 + (int)i;
+	}
+	raw_submit(&raw, &(struct stoker_request_head){ .op = STOKER_OP_RELEASE, .slot = 1, .generation = 9,
+							.lease = { stolen.lease[0], stolen.lease[1] } });
+	return raw_await(&raw, 1, 9) < 0 ? 9 : 0;
+}
+
+/* What the other tenant stored under these keys is no hit here, nor is its layout told, nor can it be reset. */
+static int use_another_tenants_model(void)
+{
+	struct message_model_open open = { .header.type = MESSAGE_MODEL_OPEN, .flags = MESSAGE_MODEL_BY_DIGEST };
+	struct message_reset reset = { .header.type = MESSAGE_RESET };
+	struct message_answer answer;
+	struct raw raw;
+
+	memcpy(open.digest, stolen.digest, sizeof(open.digest));
+	if (raw_attach(rig_name, &raw) < 0)
+		return 1;
+	if (raw_ask(&raw, &open.header, sizeof(open), NULL, 0, &answer) < 0 || answer.status != 0 || answer.layout_known)
+		return 2;
+	reset.model = answer.number;
+	if (raw_ask(&raw, &reset.header, sizeof(reset), NULL, 0, &answer) < 0 || answer.status == 0)
+		return 3;
+	for (reset.model = 0; reset.model < 70; reset.model++)
+		if (raw_ask(&raw, &reset.header, sizeof(reset), NULL, 0, &answer) < 0 || answer.status == 0)
+			return 4;
+	const int model = raw_model(&raw, "honest", 8192);
+	struct stoker_request_head head = { .op = STOKER_OP_LOOKUP, .slot = 1, .generation = 1, .n_keys = 1,
+					    .model = (uint32_t)model };
+	uint8_t *key = raw_input(&raw, 1);
+
+	key[0] = 1;
+	key[31] = 1;
+	raw_submit(&raw, &head);
+	return raw_await(&raw, 1, 1) == 0 && atomic_load(&raw_slot(&raw, 1)->broker.n) == 0 ? 0 : 5;
+}
+
+START_TEST(leases_and_models_of_another_tenant_are_worth_nothing)
+{
+	stolen = rig_honest_lends();
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, use_a_stolen_lease), 0);
+	ck_assert(rig_gauge_becomes(STOKER_GAUGE_LEASES, 1));	/* it lives on */
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, use_another_tenants_model), 0);
+	rig_honest_is_served();
+}
+END_TEST
+
+/* As many rows as there can be, with the largest numbers, and some that overflow if added or multiplied. */
+static int describe_the_largest_models(void)
+{
+	static struct {
+		struct message_model_open open;
+		struct model_wire wire;
+		struct model_wire_group group;
+		struct model_wire_row rows[MODEL_ROWS_MAX];
+	} message;
+	const uint32_t bytes[] = { 0xffffffff, 0x80000000, 1, 0 }, blocks[] = { 0xffffffff, 0x10000, 1, 0 };
+	struct message_answer answer;
+	struct raw raw;
+
+	if (raw_attach(rig_name, &raw) < 0)
+		return 1;
+	message.open.header.type = MESSAGE_MODEL_OPEN;
+	message.wire.n_groups = 1;
+	message.wire.n_rows = MODEL_ROWS_MAX;
+	message.open.description_bytes = sizeof(message.wire) + sizeof(message.group) + sizeof(message.rows);
+	for (uint32_t i = 0; i < 4; i++) {
+		message.wire.chunk_tokens = blocks[i];
+		message.group = (struct model_wire_group){ .kind = MODEL_GROUP_FULL, .block_tokens = 1, .blocks = blocks[i] };
+		for (uint32_t k = 0; k < MODEL_ROWS_MAX; k++)
+			message.rows[k] = (struct model_wire_row){ .shard = (uint16_t)(k / 1024), .layer = (uint16_t)(k % 1024),
+								   .bytes = bytes[i] };
+		if (raw_ask(&raw, &message.open.header, sizeof(message.open) + message.open.description_bytes, NULL, 0,
+			    &answer) < 0)
+			return 10 + (int)i;
+		if (answer.status == STOKER_STATUS_OK && i != 2)
+			return 20 + (int)i;
+	}
+	return 0;
+}
+
+START_TEST(the_largest_descriptions_are_read_or_refused)
+{
+	ck_assert_int_eq(rig_run_as(HOSTILE_UID, describe_the_largest_models), 0);
+	rig_honest_is_served();
+}
+END_TEST
+
 /* ---- death ---------------------------------------------------------------------------------------- */
 
 static int work_until_killed(void)
@@ -465,6 +580,8 @@ int main(void)
 	tcase_add_test(all, who_may_not_is_told_so);
 	tcase_add_test(all, nobody_can_take_every_seat);
 	tcase_add_test(all, what_is_not_given_cannot_be_had);
+	tcase_add_test(all, leases_and_models_of_another_tenant_are_worth_nothing);
+	tcase_add_test(all, the_largest_descriptions_are_read_or_refused);
 	tcase_add_test(all, clients_killed_at_any_instant_leave_nothing);
 	suite_add_tcase(suite, all);
 	return suite_run(suite);
