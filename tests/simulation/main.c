@@ -9,13 +9,24 @@
 #include <errno.h>
 #include <getopt.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/simulation/sim.h"
 
 static jmp_buf found;		/* where a planted bug leads to */
 static bool planted;
+static struct sim *running;	/* for who dies in the engine itself */
+
+/* An assertion of the engine traps: say which world it was. */
+static void trapped(int signal)
+{
+	fprintf(stderr, "sim: seed %llu, step %llu: the engine died of signal %d\n",
+		(unsigned long long)running->seed, (unsigned long long)running->step, signal);
+	_exit(128 + signal);
+}
 
 void sim_fail(struct sim *sim, const char *format, ...)
 {
@@ -121,6 +132,7 @@ static struct run run_world(uint64_t seed, uint64_t steps, const char *plant, bo
 	struct sim *sim = calloc(1, sizeof(*sim));
 	struct run run;
 
+	running = sim;
 	sim->seed = seed;
 	sim->plant = plant;
 	sim->verbose = verbose;
@@ -185,6 +197,8 @@ int main(int argc, char **argv)
 		case 'v': verbose = true; break;
 		default: return 2;
 		}
+	signal(SIGILL, trapped);
+	signal(SIGSEGV, trapped);
 	if (!seeded)
 		seed = (uint64_t)time(NULL) * 1000;
 	if (plant)

@@ -389,6 +389,19 @@ static void copy_words(struct sim *sim, struct sim_pending *p, uint32_t i)
 	}
 }
 
+/* It failed somewhere: one of its items is not what it should be. */
+static void spoil(struct sim *sim, const struct sim_pending *p)
+{
+	const struct engine_copy_item *item = &p->copy.items[sim_below(&sim->random, p->copy.n_items)];
+	struct sim_pool *pool = &sim->clients[p->copy.client].pools[item->pool];
+
+	sim->clients[p->copy.client].slots[p->slot].harmed = true;
+	if (p->copy.store)
+		*(uint64_t *)(sim->arena + item->payload) ^= 0x10;
+	else if (item->ids[0] != STOKER_NO_BLOCK && p->copy.layer_first == 0)
+		pool->word[0][item->ids[0]] ^= 0x10;
+}
+
 static void finish_copy(struct sim *sim, uint32_t at)
 {
 	struct sim_pending p;
@@ -405,7 +418,7 @@ static void finish_copy(struct sim *sim, uint32_t at)
 			[(p.copy.items[0].ids[0] + 1) % SIM_BLOCKS] ^= 1;
 	if (!failed && sim_chance(&sim->random, sim->fault_permille / 4)) {
 		failed = true;		/* all of it, and nobody knows which */
-		sim->clients[p.copy.client].slots[p.slot].harmed = true;
+		spoil(sim, &p);
 	}
 	hold_copy(sim, &p.copy, false);
 	engine_copy_done(sim->engine, p.copy.copy, failed ? ENGINE_FAILED : ENGINE_OK);
