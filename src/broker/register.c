@@ -116,6 +116,24 @@ static int pool_number(const struct session *session)
 	return -1;
 }
 
+/* Several tenants have equal shares of limits.pools, so that none can take all. */
+static bool tenant_has_room(const struct session *session)
+{
+	const struct broker *broker = session->broker;
+	const uint64_t share = broker->config.limits.pools / broker->config.n_tenants;
+	uint64_t n = 0;
+
+	if (broker->config.n_tenants == 1)
+		return true;	/* the engine counts them all */
+	for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
+		const struct session *other = broker->clients[i];
+
+		for (uint32_t k = 0; other && other->tenant == session->tenant && k < CHANNEL_POOLS_MAX; k++)
+			n += other->pools[k].pool != NULL;
+	}
+	return n < (share ? share : 1);
+}
+
 static void pool_send(struct session *session, const struct message_pool_add *message, struct model *model,
 		      uint32_t part, uint32_t number)
 {
@@ -155,10 +173,14 @@ void register_pool(struct session *session, const struct incoming *in)
 	}
 	const int part = model_part_find(model->layout, message->group, message->shard);
 	const int number = pool_number(session);
-	if (part < 0 || number < 0) {
+	const bool room = tenant_has_room(session);
+	if (part < 0 || number < 0 || !room) {
 		if (part < 0)
 			session_refuse(session, request, STOKER_STATUS_BAD_REQUEST, "the model has no bytes in group %u, "
 				       "shard %u", message->group, message->shard);
+		else if (!room)
+			session_refuse(session, request, STOKER_STATUS_REFUSED, "tenant %s has its share of the pools: "
+				       "drop some, or raise limits.pools", broker->config.tenants[session->tenant].name);
 		else
 			session_refuse(session, request, STOKER_STATUS_REFUSED, "%u pools are registered, which is the "
 				       "limit of a client: drop some", CHANNEL_POOLS_MAX);

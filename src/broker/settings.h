@@ -42,7 +42,7 @@
 	S(clients,            COUNT,  "256", 1, 256, START, "clients attached at once") \
 	S(clients_per_uid,    COUNT,  "0", 0, 256, RELOAD, "of them, of one uid; 0: no limit of its own") \
 	S(models,             COUNT,  "64", 1, 64, START, "models open at once") \
-	S(pools,              COUNT,  "1024", 1, 65536, START, "pools registered at once, all clients together") \
+	S(pools,              COUNT,  "1024", 1, 65536, START, "pools registered at once, all clients together; several tenants have equal shares") \
 	S(leases,             COUNT,  "65536", 16, 16777216, START, "leases at once") \
 	S(holds,              COUNT,  "4096", 1, 16777216, START, "mapped objects at once") \
 	S(leased_chunks,      COUNT,  "1048576", 4096, 268435456, START, "chunks in all leases and running lookups together") \
