@@ -285,6 +285,62 @@ START_TEST(a_refused_model_is_refused_to_all_who_asked_meanwhile)
 }
 END_TEST
 
+/* ---- tables that all share -------------------------------------------------------------------------- */
+
+enum { BLOCK = 8192, CLIENTS = 16, POOLS = 64 };
+
+static int small_region(struct raw *raw, uint32_t *ret)
+{
+	struct message_region_add add = { .header.type = MESSAGE_REGION_ADD, .kind = MESSAGE_REGION_HOST, .n_fds = 1,
+					  .ranges[0].bytes = BLOCK };
+	struct message_answer answer;
+	const int fd = memfd_create("small", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, BLOCK) < 0 || posix_fallocate(fd, 0, BLOCK) != 0 ||
+	    raw_ask(raw, &add.header, sizeof(add), &fd, 1, &answer) < 0 || answer.status != 0)
+		return -1;
+	close(fd);
+	*ret = answer.number;
+	return 0;
+}
+
+static int register_every_pool(void)
+{
+	static struct raw raws[CLIENTS];
+	int pools = 0;
+
+	for (int i = 0; i < CLIENTS; i++) {
+		struct {
+			struct message_pool_add add;
+			struct message_plane plane;
+		} message = {
+			.add = { .header.type = MESSAGE_POOL_ADD, .n_blocks = 1, .n_planes = 1 },
+			.plane = { .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 },
+		};
+		struct message_answer answer;
+
+		if (raw_attach(rig_name, &raws[i]) < 0)
+			return hold(1);
+		message.add.model = (uint32_t)raw_model(&raws[i], "pools", BLOCK);
+		if (small_region(&raws[i], &message.plane.region) < 0)
+			return hold(2);
+		for (int k = 0; k < POOLS; k++)
+			pools += raw_ask(&raws[i], &message.add.header, sizeof(message), NULL, 0, &answer) == 0 &&
+				 answer.status == STOKER_STATUS_OK;
+	}
+	return hold(pools > 0 ? 0 : 3);
+}
+
+START_TEST(a_tenant_that_registers_every_pool_leaves_some_to_the_others)
+{
+	const pid_t attacker = besiege(register_every_pool);
+
+	rig_newcomer_is_served();
+	rig_honest_is_served();
+	lift(attacker);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("hostile floods");
@@ -301,6 +357,7 @@ int main(void)
 	tcase_add_test(all, whoever_connects_and_says_nothing_keeps_no_other_uid_out);
 	tcase_add_test(all, a_tenant_that_opens_every_model_leaves_places_to_the_others);
 	tcase_add_test(all, a_refused_model_is_refused_to_all_who_asked_meanwhile);
+	tcase_add_test(all, a_tenant_that_registers_every_pool_leaves_some_to_the_others);
 	tcase_add_test(all, a_descriptor_that_takes_an_hour_to_close_keeps_nobody_out);
 	suite_add_tcase(suite, all);
 	return suite_run(suite);
