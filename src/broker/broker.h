@@ -10,6 +10,7 @@
  *	describe.c	models: MODEL_OPEN, RESET, and what the state directory remembers
  *	register.c	regions and pools
  *	admin.c		verbs of stokerctl
+ *	closer.c	closing what peers handed over, which may take as long as they like
  */
 #ifndef STOKER_BROKER_BROKER_H
 #define STOKER_BROKER_BROKER_H
