@@ -278,6 +278,15 @@ static void recover_garbage(struct sim *sim, const struct sim_table_entry *row)
 		sim_fail(sim, "a row that is garbage is recovered");
 }
 
+/* What a dying machine wrote over: only a verification sees it. */
+static void rot(struct sim *sim, const struct sim_table_entry *row)
+{
+	const uint64_t bytes = sim->models[row->model].config.parts[row->object.part].payload_bytes;
+
+	sim->arena[((uint64_t)row->place.unit + 1) * SIM_UNIT + sim_draw(&sim->random) % bytes] ^= 0x20;
+	sim->figures[SIM_FIG_CORRUPT]++;
+}
+
 static void recover_arena(struct sim *sim)
 {
 	for (uint32_t r = 0; r < sim->config.records; r++) {
@@ -289,6 +298,8 @@ static void recover_arena(struct sim *sim)
 		const bool was_held = entry->held || sim_chance(&sim->random, 100);
 
 		entry->held = false;
+		if (sim_chance(&sim->random, sim->fault_permille))
+			rot(sim, entry);
 		if (engine_recover(sim->engine, r, &entry->place, &entry->object, was_held) == ENGINE_NONE)
 			entry->used = false;
 		else if (sim_chance(&sim->random, 20))
