@@ -259,7 +259,9 @@ void lookup_finish(struct engine *e, struct job *job, enum stoker_status status,
 	struct engine_answer answer;
 	uint32_t end;
 
-	if (status == STOKER_STATUS_OK && n > 0 && !probe && lk->renew == NONE && e->n_random < 2) {
+	/* With ANY a lease may be due although no length is usable. */
+	if (status == STOKER_STATUS_OK && (n > 0 || job->flags & STOKER_F_ANY) && !probe && lk->renew == NONE &&
+	    e->n_random < 2) {
 		job->phase = PHASE_RANDOM;
 		lk->target = n;
 		job_wait_random(e, job);
