@@ -230,8 +230,6 @@ static void *starter_main(void *arg)
 	uint32_t failed = 0, extent = 0;
 
 	prctl(PR_SET_NAME, "stokerd-start");
-	/* On Linux this is the thread's own: whoever serves goes first. */
-	setpriority(PRIO_PROCESS, 0, 5);
 	while (extent < ahead && extent_give(starter, extent, &failed))
 		extent++;
 	if (arena->warm)
@@ -239,6 +237,8 @@ static void *starter_main(void *arg)
 	for (uint32_t i = 0; i < starter->config.n_tiers; i++)
 		tier_read(starter, i);
 	serve(starter);
+	/* On Linux this is the thread's own: whoever serves goes first. Not earlier, for a thread that is started inherits it. */
+	setpriority(PRIO_PROCESS, 0, 5);
 	while (extent < arena->extents && extent_give(starter, extent, &failed))
 		extent++;
 	orders_await(starter, ORDERS);
