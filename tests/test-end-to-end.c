@@ -17,10 +17,52 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tests/end-to-end.h"
 #include "tests/suite.h"
+#include "tests/whole-rig.h"
+#include "tests/worker-rig.h"
 
-/* ---- tests ------------------------------------------------------------------------------------------ */
+static void setup(void)
+{
+	whole_make();
+	whole.memory = "192M";
+	whole_start();
+}
+
+static void setup_with_tier(void)
+{
+	whole_make();
+	whole.tier = true;
+	whole_start();
+}
+
+/* Store chunks @first to @first + @n - 1 from the first places of the pool. */
+static struct stoker_result store(struct worker *w, uint32_t first, uint32_t n)
+{
+	struct stoker_job job;
+
+	ck_assert_msg(worker_store(w, first, n, 0, 1, &job) == 0, "%s", stoker_error(w->c));
+	return worker_finish(w, job);
+}
+
+/* Retrieve the first @n chunks of @lease, which are @first and following, into places from @place on. */
+static struct stoker_job retrieve_submit(struct worker *w, const struct stoker_lease *lease, uint32_t first, uint32_t n,
+					 uint32_t place, const struct stoker_retrieve_options *options)
+{
+	struct stoker_job job;
+
+	for (uint32_t i = 0; i < n; i++)
+		worker_fill(w->expected, place + i, first + i);
+	ck_assert_msg(worker_retrieve(w, lease, n, place, 1, options, &job) == 0, "%s", stoker_error(w->c));
+	return job;
+}
+
+static struct stoker_result retrieve(struct worker *w, const struct stoker_lease *lease, uint32_t first, uint32_t n,
+				     uint32_t place)
+{
+	return worker_finish(w, retrieve_submit(w, lease, first, n, place, NULL));
+}
+
+/* ---- in memory --------------------------------------------------------------------------------------- */
 
 START_TEST(a_ping_goes_through_the_rings_and_back)
 {
@@ -30,7 +72,7 @@ START_TEST(a_ping_goes_through_the_rings_and_back)
 	worker_start(&w);
 	for (int i = 0; i < 1000; i++) {
 		ck_assert_int_eq(stoker_ping(w.c, &job), 0);
-		ck_assert_uint_eq(finish(&w, job).status, STOKER_STATUS_OK);
+		ck_assert_uint_eq(worker_finish(&w, job).status, STOKER_STATUS_OK);
 	}
 	worker_end(&w);
 }
@@ -42,7 +84,7 @@ START_TEST(a_miss_is_no_chunks_and_no_error)
 	struct stoker_result result;
 
 	worker_start(&w);
-	result = lookup(&w, 0, 10);
+	result = worker_looks_up(&w, 0, 10);
 	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
 	ck_assert_uint_eq(result.n, 0);
 	ck_assert_uint_eq(result.lease_ms, 0);
@@ -57,21 +99,20 @@ START_TEST(what_one_worker_stored_another_retrieves_byte_for_byte)
 
 	worker_start(&a);
 	worker_start(&b);
-	result = store(&a, 0, 32, 0);
+	result = store(&a, 0, 32);
 	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
 	ck_assert_uint_eq(result.n, 32);
-	check_pool(&a);
-	ck_assert_uint_eq(store(&b, 0, 8, 0).counts[0], 8);	/* present already */
+	worker_check(&a);
+	ck_assert_uint_eq(store(&b, 0, 8).counts[0], 8);	/* present already */
 
-	memset(b.memory, 0xa5, POOL_BYTES);
-	memset(b.expected, 0xa5, POOL_BYTES);
-	result = lookup(&b, 0, 40);
+	worker_wipe(&b, 0xa5);
+	result = worker_looks_up(&b, 0, 40);
 	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
 	ck_assert_uint_eq(result.n, 32);
 	ck_assert_uint_eq(result.counts[0], 32);
 	expect(result.lease_ms > 0);
-	ck_assert_uint_eq(retrieve(&b, &result.lease, 0, 32, 100).n, 32);
-	check_pool(&b);
+	ck_assert_uint_eq(retrieve(&b, &result.lease, 0, 32, 32).n, 32);
+	worker_check(&b);
 	ck_assert_int_eq(stoker_release(b.c, &result.lease, 0), 0);
 	worker_end(&a);
 	worker_end(&b);
@@ -80,21 +121,20 @@ END_TEST
 
 START_TEST(a_mapped_object_is_its_payload_layer_by_layer)
 {
+	const size_t bytes = WORKER_BLOCKS * WORKER_BYTES;	/* of a chunk in one plane */
 	struct stoker_mapping mapping = { .size = sizeof(mapping) };
 	struct stoker_result result;
 	struct worker w;
 	const uint8_t *at;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
-	result = lookup(&w, 0, 4);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
+	result = worker_looks_up(&w, 0, 4);
 	ck_assert_msg(stoker_map(w.c, &result.lease, 2, 0, 0, &mapping) == 0, "%s", stoker_error(w.c));
-	ck_assert_uint_eq(mapping.bytes, OBJECT_BYTES);
+	ck_assert_uint_eq(mapping.bytes, WORKER_ROWS * bytes);
 	at = mapping.data;
-	for (uint32_t row = 0; row < LAYERS * PLANES; row++)
-		for (uint32_t block = 0; block < BLOCKS; block++)
-			for (uint32_t i = 0; i < BLOCK_BYTES; i++, at++)
-				expect(*at == kv(2, row, block, i));
+	for (uint32_t row = 0; row < WORKER_ROWS; row++)
+		ck_assert_mem_eq(at + row * bytes, w.memory + row * WORKER_PLANE + 2 * bytes, bytes);
 	ck_assert_int_eq(stoker_unmap(w.c, &mapping), 0);
 	ck_assert_int_eq(stoker_map(w.c, &result.lease, 4, 0, 0, &mapping), -EINVAL);
 	worker_end(&w);
@@ -110,15 +150,15 @@ START_TEST(a_retrieve_waits_for_its_ready_word)
 	struct worker w;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
-	result = lookup(&w, 0, 4);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
+	result = worker_looks_up(&w, 0, 4);
 	stoker_ready_set(w.c, 3, 9);
-	job = retrieve_submit(&w, &result.lease, 0, 4, 100, &options);
+	job = retrieve_submit(&w, &result.lease, 0, 4, 32, &options);
 	ck_assert_int_eq(stoker_wait(w.c, job, 50000), -ETIMEDOUT);
-	expect(memcmp(w.memory, w.expected, POOL_BYTES) != 0);	/* nothing has been written yet */
+	expect(memcmp(w.memory, w.expected, WORKER_POOL) != 0);	/* nothing has been written yet */
 	stoker_ready_set(w.c, 3, 10);
-	ck_assert_uint_eq(finish(&w, job).n, 4);
-	check_pool(&w);
+	ck_assert_uint_eq(worker_finish(&w, job).n, 4);
+	worker_check(&w);
 	worker_end(&w);
 }
 END_TEST
@@ -132,16 +172,16 @@ START_TEST(a_cancelled_retrieve_ends_and_touches_nothing)
 	struct worker w;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
-	result = lookup(&w, 0, 4);
-	job = retrieve_submit(&w, &result.lease, 0, 4, 100, &options);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
+	result = worker_looks_up(&w, 0, 4);
+	job = retrieve_submit(&w, &result.lease, 0, 4, 32, &options);
 	ck_assert_int_eq(stoker_cancel(w.c, job), 0);
-	ck_assert_uint_eq(finish(&w, job).status, STOKER_STATUS_CANCELLED);
+	ck_assert_uint_eq(worker_finish(&w, job).status, STOKER_STATUS_CANCELLED);
 	stoker_ready_set(w.c, 3, 10);
-	memset(w.expected, 0, POOL_BYTES);
+	memset(w.expected, 0, WORKER_POOL);
 	for (uint32_t i = 0; i < 4; i++)
-		fill(w.expected, i * BLOCKS, i);
-	check_pool(&w);
+		worker_fill(w.expected, i, i);
+	worker_check(&w);
 	worker_end(&w);
 }
 END_TEST
@@ -155,13 +195,13 @@ START_TEST(a_session_that_ends_takes_its_leases_along)
 	struct worker w;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
-	keys_of(keys, 0, 4);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
+	worker_keys(keys, 0, 4);
 	ck_assert_int_eq(stoker_lookup(w.c, w.model, keys, 4, &options, &job), 0);
-	result = finish(&w, job);
+	result = worker_finish(&w, job);
 	ck_assert_uint_eq(result.n, 4);
 	ck_assert_int_eq(stoker_end_session(w.c, 77), 0);
-	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 4, 100).status, STOKER_STATUS_EXPIRED);
+	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 4, 32).status, STOKER_STATUS_EXPIRED);
 	worker_end(&w);
 }
 END_TEST
@@ -171,11 +211,11 @@ START_TEST(a_reset_makes_everything_a_miss)
 	struct worker w;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
 	ck_assert_msg(stoker_reset(w.c, w.model, NULL, 10000) == 0, "%s", stoker_error(w.c));
-	ck_assert_uint_eq(lookup(&w, 0, 4).n, 0);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
-	ck_assert_uint_eq(lookup(&w, 0, 4).n, 4);
+	ck_assert_uint_eq(worker_looks_up(&w, 0, 4).n, 0);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
+	ck_assert_uint_eq(worker_looks_up(&w, 0, 4).n, 4);
 	worker_end(&w);
 }
 END_TEST
@@ -189,15 +229,15 @@ START_TEST(a_scheduler_knows_a_model_by_its_digest_alone)
 
 	worker_start(&w);
 	stoker_model_digest(w.model, digest);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
-	ck_assert_int_eq(stoker_attach(name, NULL, &scheduler.c), 0);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
+	ck_assert_int_eq(stoker_attach(whole.name, NULL, &scheduler.c), 0);
 	ck_assert_int_eq(stoker_model_open_digest(scheduler.c, digest, &scheduler.model), 0);
-	ck_assert_uint_eq(lookup(&scheduler, 0, 4).n, 4);
+	ck_assert_uint_eq(worker_looks_up(&scheduler, 0, 4).n, 4);
 	digest[0] ^= 1;		/* one that no worker has described */
 	ck_assert_int_eq(stoker_model_open_digest(scheduler.c, digest, &scheduler.model), 0);
-	keys_of(keys, 0, 4);
+	worker_keys(keys, 0, 4);
 	ck_assert_int_eq(stoker_lookup(scheduler.c, scheduler.model, keys, 4, NULL, &job), 0);
-	ck_assert_uint_eq(finish(&scheduler, job).status, STOKER_STATUS_NO_LAYOUT);
+	ck_assert_uint_eq(worker_finish(&scheduler, job).status, STOKER_STATUS_NO_LAYOUT);
 	stoker_close(scheduler.c);
 	worker_end(&w);
 }
@@ -210,9 +250,9 @@ enum { LONG = 9000 };		/* chunks, each one block of 64 bytes */
 static void long_pool(struct worker *w, struct stoker_model **ret_model, struct stoker_pool **ret_pool, uint64_t **ret)
 {
 	const struct stoker_plane_bytes row = { .bytes = 64 };
-	const struct stoker_group whole = { .kind = STOKER_GROUP_FULL, .block_tokens = 16 };
+	const struct stoker_group full = { .kind = STOKER_GROUP_FULL, .block_tokens = 16 };
 	const struct stoker_model_description description = {
-		.size = sizeof(description), .chunk_tokens = 16, .name = "thin", .revision = "1", .groups = &whole,
+		.size = sizeof(description), .chunk_tokens = 16, .name = "thin", .revision = "1", .groups = &full,
 		.n_groups = 1, .n_rows = 1, .rows = &row,
 	};
 	const size_t bytes = (2 * LONG * 64 + 4095) / 4096 * 4096;
@@ -244,7 +284,7 @@ START_TEST(jobs_larger_than_a_payload_are_stored_looked_up_and_retrieved_whole)
 
 	worker_start(&w);
 	long_pool(&w, &model, &blocks.pool, &words);
-	keys_of(keys, 0, LONG + 10);
+	worker_keys(keys, 0, LONG + 10);
 	for (uint64_t i = 0; i < LONG * 8; i++)
 		words[i] = i * 0x9e3779b97f4a7c15ull;
 	ck_assert_msg(stoker_store(w.c, model, keys, LONG, &blocks, 1, NULL, &job) == 0, "%s", stoker_error(w.c));
@@ -266,7 +306,7 @@ START_TEST(jobs_larger_than_a_payload_are_stored_looked_up_and_retrieved_whole)
 
 	blocks.ids = to;
 	ck_assert_int_eq(stoker_retrieve(w.c, model, &result.lease, &blocks, 1, NULL, &job), 0);
-	result = finish(&w, job);
+	result = worker_finish(&w, job);
 	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
 	ck_assert_uint_eq(result.n, LONG);
 	ck_assert_int_eq(memcmp(words, words + LONG * 8, LONG * 64), 0);
@@ -282,17 +322,16 @@ START_TEST(what_left_the_arena_comes_back_from_disk)
 	struct worker w;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 64, 0).n, 64);
-	ck_assert_int_eq(run_ctl("drain >/dev/null"), 0);
-	ck_assert_int_eq(run_ctl("evict 100% >/dev/null"), 0);
-	memset(w.memory, 0x5a, POOL_BYTES);
-	memset(w.expected, 0x5a, POOL_BYTES);
-	result = lookup(&w, 0, 64);
+	ck_assert_uint_eq(store(&w, 0, 48).n, 48);
+	ck_assert_int_eq(whole_ctl("drain"), 0);
+	ck_assert_int_eq(whole_ctl("evict 100%"), 0);
+	worker_wipe(&w, 0x5a);
+	result = worker_looks_up(&w, 0, 48);
 	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(result.n, 64);
-	ck_assert_uint_eq(result.counts[1], 64);
-	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 64, 200).n, 64);
-	check_pool(&w);
+	ck_assert_uint_eq(result.n, 48);
+	ck_assert_uint_eq(result.counts[1], 48);
+	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 48, 16).n, 48);
+	worker_check(&w);
 	worker_end(&w);
 }
 END_TEST
@@ -305,13 +344,13 @@ static struct stoker_result lookup_again(struct worker *w, uint32_t n)
 	const time_t end = time(NULL) + 30;
 	struct stoker_job job;
 
-	keys_of(keys, 0, n);
+	worker_keys(keys, 0, n);
 	do {
 		expect(time(NULL) < end);
 		usleep(2000);
 		if (stoker_lookup(w->c, w->model, keys, n, NULL, &job) < 0)
 			continue;
-		result = finish(w, job);
+		result = worker_finish(w, job);
 	} while (result.n < n);
 	return result;
 }
@@ -323,22 +362,21 @@ START_TEST(after_a_kill_the_same_handles_are_served_by_the_next_broker)
 	struct worker w;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 32, 0).n, 32);
-	ck_assert_int_eq(run_ctl("ping >/dev/null"), 0);
+	ck_assert_uint_eq(store(&w, 0, 32).n, 32);
+	ck_assert_int_eq(whole_ctl("ping"), 0);
 	usleep(200000);		/* checksums of fresh stores are made in the background */
-	ck_assert_int_eq(broker_end(SIGKILL), 1000 + SIGKILL);
+	ck_assert_int_eq(whole_end(SIGKILL), 1000 + SIGKILL);
 	while (stoker_ping(w.c, &job) == 0)	/* it notices within 10 ms of polling */
-		finish(&w, job);
-	ck_assert_int_eq(run_ctl("status >/dev/null"), 3);
-	ck_assert_int_eq(run_ctl("ping >/dev/null"), 3);
+		worker_finish(&w, job);
+	ck_assert_int_eq(whole_ctl("status"), 3);
+	ck_assert_int_eq(whole_ctl("ping"), 3);
 
-	broker_start();
-	memset(w.memory, 0xa5, POOL_BYTES);
-	memset(w.expected, 0xa5, POOL_BYTES);
+	whole_launch();
+	worker_wipe(&w, 0xa5);
 	result = lookup_again(&w, 32);
 	ck_assert_uint_eq(stoker_attachments(w.c), 2);
-	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 32, 100).n, 32);
-	check_pool(&w);
+	ck_assert_uint_eq(retrieve(&w, &result.lease, 0, 32, 32).n, 32);
+	worker_check(&w);
 	worker_end(&w);
 }
 END_TEST
@@ -352,55 +390,33 @@ START_TEST(a_killed_broker_ends_what_is_pending)
 	struct worker w;
 
 	worker_start(&w);
-	ck_assert_uint_eq(store(&w, 0, 4, 0).n, 4);
-	result = lookup(&w, 0, 4);
-	job = retrieve_submit(&w, &result.lease, 0, 4, 100, &options);
-	broker_end(SIGKILL);
-	ck_assert_uint_eq(finish(&w, job).status, STOKER_STATUS_BROKER_GONE);
+	ck_assert_uint_eq(store(&w, 0, 4).n, 4);
+	result = worker_looks_up(&w, 0, 4);
+	job = retrieve_submit(&w, &result.lease, 0, 4, 32, &options);
+	whole_end(SIGKILL);
+	ck_assert_uint_eq(worker_finish(&w, job).status, STOKER_STATUS_BROKER_GONE);
 	ck_assert_int_eq(stoker_pool_drop(w.pool), 0);
 	ck_assert_int_eq(stoker_region_drop(w.region), 0);
 	worker_end(&w);
 }
 END_TEST
 
-static void *kill_and_start(void *arg)
-{
-	_Atomic bool *over = arg;
-
-	for (int i = 0; i < 4; i++) {
-		usleep(200000);
-		broker_end(SIGKILL);
-		broker_start();
-	}
-	usleep(200000);
-	*over = true;
-	return NULL;
-}
-
 /* Store a few chunks, look them up, and retrieve them. Whatever was asked, no byte may be wrong. */
 static uint32_t serve_once(struct worker *w, uint32_t first)
 {
-	struct stoker_key keys[4];
-	uint32_t ids[4 * BLOCKS], served = 0;
-	uint8_t chunks[4];
-	struct stoker_blocks blocks = { .pool = w->pool, .chunks = 4, .ids = ids };
 	struct stoker_result result = { .size = sizeof(result) };
+	struct stoker_key keys[4];
 	struct stoker_job job;
+	uint32_t served = 0;
+	uint8_t chunks[4];
 
-	keys_of(keys, first, 4);
-	ids_from(ids, 0, 4 * BLOCKS);
-	for (uint32_t i = 0; i < 4; i++)
-		fill(w->memory, i * BLOCKS, first + i);
-	if (stoker_store(w->c, w->model, keys, 4, &blocks, 1, NULL, &job) == 0)
-		finish(w, job);
+	if (worker_store(w, first, 4, 0, 1, &job) == 0)
+		worker_finish(w, job);
+	worker_keys(keys, first, 4);
 	if (stoker_lookup(w->c, w->model, keys, 4, NULL, &job) < 0)
 		return 0;
-	result = finish(w, job);
-	if (result.n == 0)
-		return 0;
-	blocks.chunks = result.n;
-	ids_from(ids, 100, result.n * BLOCKS);
-	if (stoker_retrieve(w->c, w->model, &result.lease, &blocks, 1, NULL, &job) < 0)
+	result = worker_finish(w, job);
+	if (result.n == 0 || worker_retrieve(w, &result.lease, result.n, 32, 1, NULL, &job) < 0)
 		return 0;
 	ck_assert_int_eq(stoker_wait(w->c, job, 30000000), 0);
 	ck_assert_int_eq(stoker_finish(w->c, job, NULL, NULL, 0, chunks, 4), 0);
@@ -408,32 +424,48 @@ static uint32_t serve_once(struct worker *w, uint32_t first)
 		if (chunks[i] != STOKER_CHUNK_RETRIEVED)
 			continue;
 		served++;
-		for (uint32_t row = 0; row < LAYERS * PLANES; row++)
-			ck_assert_mem_eq(w->memory + row * PLANE_BYTES + (100 + i * BLOCKS) * BLOCK_BYTES,
-					 w->memory + row * PLANE_BYTES + i * BLOCKS * BLOCK_BYTES, BLOCKS * BLOCK_BYTES);
+		ck_assert_msg(worker_holds(w->memory, 32 + i, first + i), "chunk %u is wrong", first + i);
 	}
 	return served;
 }
 
-START_TEST(a_worker_goes_on_through_the_deaths_of_brokers)
-{
-	_Atomic bool over = false;
-	uint32_t n = 0, served = 0;
-	pthread_t killer;
+struct served_worker {
 	struct worker w;
+	_Atomic bool over;
+	uint32_t served;
+};
 
-	worker_start(&w);
-	ck_assert_int_eq(pthread_create(&killer, NULL, kill_and_start, (void *)&over), 0);
-	for (; !over; n++) {
-		served += serve_once(&w, n % 64 * 4);
+static void *serve_until_over(void *arg)
+{
+	struct served_worker *s = arg;
+
+	for (uint32_t n = 0; !s->over; n++) {
+		s->served += serve_once(&s->w, n % 64 * 4);
 		usleep(200);
 	}
-	pthread_join(killer, NULL);
-	while (!stoker_is_attached(w.c))
-		serve_once(&w, 0);
-	ck_assert_uint_ge(stoker_attachments(w.c), 2);
-	ck_assert_uint_gt(served, 0);
-	worker_end(&w);
+	return NULL;
+}
+
+START_TEST(a_worker_goes_on_through_the_deaths_of_brokers)
+{
+	static struct served_worker s;
+	pthread_t server;
+
+	worker_start(&s.w);
+	ck_assert_int_eq(pthread_create(&server, NULL, serve_until_over, &s), 0);
+	for (int i = 0; i < 4; i++) {
+		usleep(200000);
+		whole_end(SIGKILL);
+		whole_launch();
+	}
+	usleep(200000);
+	s.over = true;
+	pthread_join(server, NULL);
+	while (!stoker_is_attached(s.w.c))
+		serve_once(&s.w, 0);
+	ck_assert_uint_ge(stoker_attachments(s.w.c), 2);
+	ck_assert_uint_gt(s.served, 0);
+	worker_end(&s.w);
 }
 END_TEST
 
@@ -446,45 +478,37 @@ START_TEST(a_client_that_is_killed_leaves_nothing_behind)
 	ck_assert_int_ge(child, 0);
 	if (child == 0) {
 		worker_start(&w);
-		store(&w, 0, 16, 0);
-		lookup(&w, 0, 16);
+		store(&w, 0, 16);
+		worker_looks_up(&w, 0, 16);
 		raise(SIGKILL);
 	}
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	ck_assert_int_eq(WTERMSIG(status), SIGKILL);
-	await_status("\"clients\": 0");
-	await_status("\"pools\": 0");
-	await_status("\"leases\": 0");
+	whole_await_gauge(STOKER_GAUGE_CLIENTS, 0);
+	whole_await_gauge(STOKER_GAUGE_POOLS, 0);
+	whole_await_gauge(STOKER_GAUGE_LEASES, 0);
 	worker_start(&w);
-	ck_assert_uint_eq(lookup(&w, 0, 16).n, 16);	/* what it stored is everybody's */
+	ck_assert_uint_eq(worker_looks_up(&w, 0, 16).n, 16);	/* what it stored is everybody's */
 	worker_end(&w);
 }
 END_TEST
 
 START_TEST(commands_end_as_they_promise)
 {
-	int status;
-	pid_t second;
+	const pid_t first = whole.broker;
 
-	ck_assert_int_eq(run_ctl("status >/dev/null"), 0);
-	ck_assert_int_eq(run_ctl("--json stat >/dev/null"), 0);
-	ck_assert_int_eq(run_ctl("clients >/dev/null"), 0);
-	ck_assert_int_eq(run_ctl("clear >/dev/null"), 0);
-	second = fork();		/* the name is taken */
-	ck_assert_int_ge(second, 0);
-	if (second == 0)
-		broker_exec(2);
-	ck_assert_int_eq(waitpid(second, &status, 0), second);
-	ck_assert_int_eq(WEXITSTATUS(status), 3);
-	ck_assert_int_eq(kill(broker, SIGSTOP), 0);	/* it hangs: its page can be read all the same */
-	ck_assert_int_eq(run_ctl("status >/dev/null"), 0);
-	ck_assert_int_eq(kill(broker, SIGCONT), 0);
-	ck_assert_int_eq(run_ctl("stop >/dev/null"), 0);
-	ck_assert_int_eq(waitpid(broker, &status, 0), broker);
-	broker = 0;
-	janitor_tell(0);
-	ck_assert_int_eq(WIFEXITED(status) ? WEXITSTATUS(status) : 1000, 0);
-	ck_assert_int_eq(run_ctl("status >/dev/null"), 3);
+	ck_assert_int_eq(whole_ctl("status"), 0);
+	ck_assert_int_eq(whole_ctl("--json stat"), 0);
+	ck_assert_int_eq(whole_ctl("clients"), 0);
+	ck_assert_int_eq(whole_ctl("clear"), 0);
+	ck_assert_int_eq(whole_try(), 3);		/* the name is taken */
+	whole.broker = first;
+	ck_assert_int_eq(kill(whole.broker, SIGSTOP), 0);	/* it hangs: its page can be read all the same */
+	ck_assert_int_eq(whole_ctl("status"), 0);
+	ck_assert_int_eq(kill(whole.broker, SIGCONT), 0);
+	ck_assert_int_eq(whole_ctl("stop"), 0);
+	ck_assert_int_eq(whole_wait(), 0);
+	ck_assert_int_eq(whole_ctl("status"), 3);
 }
 END_TEST
 
@@ -493,7 +517,7 @@ int main(void)
 	Suite *suite = suite_create("end-to-end");
 	TCase *memory = tcase_create("memory"), *disk = tcase_create("disk");
 
-	tcase_add_checked_fixture(memory, setup, teardown);
+	tcase_add_checked_fixture(memory, setup, whole_clean);
 	tcase_set_timeout(memory, 120);
 	tcase_add_test(memory, a_ping_goes_through_the_rings_and_back);
 	tcase_add_test(memory, a_miss_is_no_chunks_and_no_error);
@@ -511,7 +535,7 @@ int main(void)
 	tcase_add_test(memory, a_client_that_is_killed_leaves_nothing_behind);
 	tcase_add_test(memory, commands_end_as_they_promise);
 	suite_add_tcase(suite, memory);
-	tcase_add_checked_fixture(disk, setup_with_tier, teardown);
+	tcase_add_checked_fixture(disk, setup_with_tier, whole_clean);
 	tcase_set_timeout(disk, 120);
 	tcase_add_test(disk, what_left_the_arena_comes_back_from_disk);
 	suite_add_tcase(suite, disk);

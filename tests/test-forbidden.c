@@ -7,6 +7,7 @@
 
 #include "tests/suite.h"
 #include "tests/whole-rig.h"
+#include "tests/worker-rig.h"
 
 #define NO_IO_URING "tier disk0: cannot use io_uring: Operation not permitted, so it moves one piece at a time; allow io_uring "
 #define NO_O_DIRECT " has no O_DIRECT, so its bytes pass through the page cache, slower and in memory twice; use ext4 or xfs"

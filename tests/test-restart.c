@@ -20,6 +20,7 @@
 #include "tests/raw-client.h"
 #include "tests/suite.h"
 #include "tests/whole-rig.h"
+#include "tests/worker-rig.h"
 
 #define PATIENCE_S 60
 

@@ -11,11 +11,12 @@
 #include "tests/random.h"
 #include "tests/suite.h"
 #include "tests/whole-rig.h"
+#include "tests/worker-rig.h"
 
 enum { CHAINS = 24, LENGTH = 32, ROUNDS = 800 };
 
 /* Pauses around the time after which a client is parked, and the core sleeps. */
-static const char *const spins[] = { "broker.spin_us=0", "broker.spin_us=20", "broker.spin_us=50" };
+static const char *const spins[] = { "--set=broker.spin_us=0", "--set=broker.spin_us=20", "--set=broker.spin_us=50" };
 
 static void setup(void)
 {
@@ -104,7 +105,7 @@ START_TEST(no_job_waits_for_another_event_than_its_own)
 	struct rng rng = { (uint64_t)_i };
 	struct worker w;
 
-	whole.settings[0] = spins[_i];
+	whole.options[0] = spins[_i];
 	whole_start();
 	worker_start(&w);
 	for (uint32_t turn = 1; turn <= rounds; turn++)

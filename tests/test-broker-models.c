@@ -1,0 +1,179 @@
+/*
+ * Models on the socket: opened by description and by digest, in numbers, too large; resets.
+ * Descriptions themselves are in test-shm-model.c; what hostile clients get is in test-hostile.c.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/control-rig.h"
+
+static struct message_model_open by_digest(const struct control_model *row)
+{
+	struct message_model_open message = { .flags = MESSAGE_MODEL_BY_DIGEST };
+
+	memcpy(message.digest, row->digest, sizeof(message.digest));
+	return message;
+}
+
+START_TEST(a_model_known_by_digest_alone_has_a_layout_when_a_worker_has_described_it)
+{
+	struct message_model_open message = { .flags = MESSAGE_MODEL_BY_DIGEST };
+	struct message_answer answer;
+	struct control_model row;
+	char elsewhere[128];
+
+	whole_launch();
+	struct raw worker = attach(), scheduler = attach();
+	/* Learn the digest from a broker that knows the model, then begin anew with one that does not. */
+	ck_assert_int_ge(raw_model(&worker, "model", 4096), 0);
+	ck_assert(control_read_model(whole_page(), 0, &row));
+	message = by_digest(&row);
+	raw_close(&worker);
+	raw_close(&scheduler);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	whole_clean_objects();
+	whole.options[1] = elsewhere;
+	snprintf(elsewhere, sizeof(elsewhere), "--set=broker.state_directory=%s/other", whole.directory);
+	whole_launch();
+	worker = attach();
+	scheduler = attach();
+	ck_assert_int_eq(ask(&scheduler, &message, MESSAGE_MODEL_OPEN, sizeof(message), &answer), STOKER_STATUS_OK);
+	ck_assert_uint_eq(answer.layout_known, 0);
+	const uint32_t number = answer.number;
+	ck_assert_int_eq(raw_model(&worker, "model", 4096), (int)number);
+	ck_assert_int_eq(ask(&scheduler, &message, MESSAGE_MODEL_OPEN, sizeof(message), &answer), STOKER_STATUS_OK);
+	ck_assert_uint_eq(answer.layout_known, 1);
+	ck_assert_uint_eq(answer.number, number);
+	ck_assert_uint_eq(answer.described_bytes, sizeof(struct model_wire) + sizeof(struct model_wire_group) +
+			  sizeof(struct model_wire_row));
+	raw_close(&worker);
+	raw_close(&scheduler);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(many_workers_that_open_one_model_at_once_get_one_number)
+{
+	struct raw raw[8];
+	pid_t child[8];
+
+	whole_launch();
+	raw[0] = attach();
+	for (int i = 0; i < 8; i++) {
+		child[i] = fork();
+		if (child[i] == 0) {
+			struct raw own;
+
+			_exit(raw_attach(whole.name, &own) == 0 && raw_model(&own, "same", 8192) == 0 ? 0 : 1);
+		}
+	}
+	for (int i = 0; i < 8; i++) {
+		int status;
+
+		ck_assert_int_eq(waitpid(child[i], &status, 0), child[i]);
+		ck_assert_int_eq(status, 0);
+	}
+	ck_assert_int_eq(raw_model(&raw[0], "same", 8192), 0);
+	ck_assert_int_eq(raw_model(&raw[0], "other", 8192), 1);
+	raw_close(&raw[0]);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(digests_that_nobody_describes_cannot_keep_models_out)
+{
+	struct message_model_open message = { .flags = MESSAGE_MODEL_BY_DIGEST };
+	struct message_answer answer;
+	uint32_t taken = 0;
+
+	whole_launch();
+	struct raw guesser = attach(), worker = attach();
+	for (uint8_t i = 0; i < 64; i++) {
+		message.digest[0] = (uint8_t)(i + 1);
+		taken += ask(&guesser, &message, MESSAGE_MODEL_OPEN, sizeof(message), &answer) == STOKER_STATUS_OK;
+	}
+	ck_assert_uint_gt(taken, 0);
+	ck_assert_uint_lt(taken, 64);
+	ck_assert_int_ge(raw_model(&worker, "model", 4096), 0);
+	/* When it leaves, its guesses are forgotten. */
+	raw_close(&guesser);
+	await(whole_counter(STOKER_COUNTER_CLIENTS_GONE) == 1);
+	ck_assert_int_eq(ask(&worker, &message, MESSAGE_MODEL_OPEN, sizeof(message), &answer), STOKER_STATUS_OK);
+	raw_close(&worker);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(an_object_that_does_not_fit_is_refused_with_the_chunk_that_would)
+{
+	struct {
+		struct message_model_open open;
+		struct model_wire wire;
+		struct model_wire_group group;
+		struct model_wire_row row;
+	} message;
+	struct message_answer answer;
+
+	whole_launch();
+	struct raw raw = attach();
+	memset(&message, 0, sizeof(message));
+	message.open.description_bytes = sizeof(message.wire) + sizeof(message.group) + sizeof(message.row);
+	const size_t bytes = sizeof(message.open) + message.open.description_bytes;
+	strcpy(message.wire.name, "large");
+	message.wire.chunk_tokens = 256;
+	message.wire.n_groups = message.wire.n_rows = 1;
+	message.group = (struct model_wire_group){ .block_tokens = 16, .blocks = 16 };
+	message.row.bytes = 1 << 20;
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, bytes, &answer), STOKER_STATUS_REFUSED);
+	ck_assert_ptr_nonnull(strstr(answer.reason, "the longest chunk that fits is 16 tokens"));
+	message.wire.chunk_tokens = 16;
+	message.group.blocks = 1;
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, bytes, &answer), STOKER_STATUS_OK);
+	raw_close(&raw);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(a_reset_raises_the_epoch_and_a_restart_remembers_it)
+{
+	struct message_reset message = { 0 };
+	struct message_answer answer;
+	struct control_model row;
+
+	whole_launch();
+	struct raw raw = attach();
+	message.model = (uint32_t)raw_model(&raw, "model", 4096);
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_RESET, sizeof(message), &answer), STOKER_STATUS_OK);
+	ck_assert_uint_eq(answer.value, 1);
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_RESET, sizeof(message), &answer), STOKER_STATUS_OK);
+	ck_assert_uint_eq(answer.value, 2);
+	message.model = 5;
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_RESET, sizeof(message), &answer), STOKER_STATUS_BAD_REQUEST);
+	raw_close(&raw);
+	whole_end(SIGKILL);
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	ck_assert(control_read_model(whole_page(), 0, &row));
+	ck_assert_uint_eq(row.epoch, 2);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("broker-models");
+	TCase *tests = tcase_create("broker-models");
+
+	tcase_add_checked_fixture(tests, setup, whole_clean);
+	tcase_set_timeout(tests, 60);
+	tcase_add_test(tests, a_model_known_by_digest_alone_has_a_layout_when_a_worker_has_described_it);
+	tcase_add_test(tests, many_workers_that_open_one_model_at_once_get_one_number);
+	tcase_add_test(tests, digests_that_nobody_describes_cannot_keep_models_out);
+	tcase_add_test(tests, an_object_that_does_not_fit_is_refused_with_the_chunk_that_would);
+	tcase_add_test(tests, a_reset_raises_the_epoch_and_a_restart_remembers_it);
+	suite_add_tcase(suite, tests);
+	return suite_run(suite);
+}
