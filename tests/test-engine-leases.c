@@ -1,37 +1,7 @@
 /*
  * The engine's leases, and what is done with them: RELEASE, renewal, RETRIEVE, MAP and UNMAP, END_SESSION.
  */
-#include "tests/engine-world.h"
-#include "tests/suite.h"
-
-static struct world *w;
-
-static void make(void)
-{
-	w = world_new(NULL);
-}
-
-static void end(void)
-{
-	world_free(w);
-}
-
-static void lease_of(const struct seen *seen, uint64_t ret[2])
-{
-	ret[0] = seen->answer.lease[0];
-	ret[1] = seen->answer.lease[1];
-}
-
-/* A lease over @n stored chunks of chain 1. */
-static void lease_make(uint32_t n, uint64_t ret[2])
-{
-	const struct seen *seen;
-
-	do_store(w, 1, n);
-	seen = do_lookup(w, 1, n, STOKER_F_PREFETCH);
-	ck_assert_uint_eq(seen->answer.n, n);
-	lease_of(seen, ret);
-}
+#include "tests/engine-fixture.h"
 
 /* ---- leases ------------------------------------------------------------------------------------------------ */
 
@@ -440,18 +410,9 @@ END_TEST
 
 /* ---- the suite ---------------------------------------------------------------------------------- */
 
-static TCase *with_world(const char *name)
-{
-	TCase *tests = tcase_create(name);
-
-	tcase_add_checked_fixture(tests, make, end);
-	tcase_set_timeout(tests, 60);
-	return tests;
-}
-
 static TCase *leases(void)
 {
-	TCase *tests = with_world("lease");
+	TCase *tests = with_world("lease", no_tier);
 
 	tcase_add_test(tests, a_lease_ends_when_its_last_reader_has_returned_and_repeats_do_nothing);
 	tcase_add_test(tests, a_lease_that_has_expired_answers_expired);

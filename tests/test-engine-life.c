@@ -4,26 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "tests/engine-world.h"
-#include "tests/suite.h"
-
-static struct world *w;
-
-static void make(void)
-{
-	w = world_new(&(struct world_options){ .tiers = 1 });
-}
-
-static void end(void)
-{
-	world_free(w);
-}
-
-static void lease_of(const struct seen *seen, uint64_t ret[2])
-{
-	ret[0] = seen->answer.lease[0];
-	ret[1] = seen->answer.lease[1];
-}
+#include "tests/engine-fixture.h"
 
 static uint64_t control_value(engine_token token, enum stoker_status status)
 {
@@ -514,10 +495,8 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("engine-life");
-	TCase *tests = tcase_create("life");
+	TCase *tests = with_world("life", one_tier);
 
-	tcase_add_checked_fixture(tests, make, end);
-	tcase_set_timeout(tests, 60);
 	tcase_add_loop_test(tests, a_configuration_out_of_range_has_no_size, 0, 10);
 	tcase_add_test(tests, a_model_whose_objects_are_too_large_is_refused);
 	tcase_add_test(tests, a_client_that_leaves_leaves_nothing);

@@ -3,26 +3,7 @@
  * and what is done with them in test-engine-leases.c, loads, tiers and room in test-engine-tiers.c,
  * clients, models and restarts in test-engine-life.c.
  */
-#include "tests/engine-world.h"
-#include "tests/suite.h"
-
-static struct world *w;
-
-static void make(void)
-{
-	w = world_new(NULL);
-}
-
-static void end(void)
-{
-	world_free(w);
-}
-
-static void lease_of(const struct seen *seen, uint64_t ret[2])
-{
-	ret[0] = seen->answer.lease[0];
-	ret[1] = seen->answer.lease[1];
-}
+#include "tests/engine-fixture.h"
 
 /* ---- PING, and what is no request ---------------------------------------------------------------- */
 
@@ -363,18 +344,9 @@ END_TEST
 
 /* ---- the suite -------------------------------------------------------------------------------------------------------- */
 
-static TCase *with_world(const char *name)
-{
-	TCase *tests = tcase_create(name);
-
-	tcase_add_checked_fixture(tests, make, end);
-	tcase_set_timeout(tests, 60);
-	return tests;
-}
-
 static TCase *lookups(void)
 {
-	TCase *tests = with_world("lookup");
+	TCase *tests = with_world("lookup", no_tier);
 
 	tcase_add_test(tests, a_ping_is_answered_at_once);
 	tcase_add_test(tests, an_unknown_operation_is_a_bad_request);

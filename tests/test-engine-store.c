@@ -2,37 +2,7 @@
  * STORE: what becomes of each chunk, ready words, cancels and deadlines; and what is wrong with the
  * segments of a store or retrieve.
  */
-#include "tests/engine-world.h"
-#include "tests/suite.h"
-
-static struct world *w;
-
-static void make(void)
-{
-	w = world_new(NULL);
-}
-
-static void end(void)
-{
-	world_free(w);
-}
-
-static void lease_of(const struct seen *seen, uint64_t ret[2])
-{
-	ret[0] = seen->answer.lease[0];
-	ret[1] = seen->answer.lease[1];
-}
-
-/* A lease over @n stored chunks of chain 1. */
-static void lease_make(uint32_t n, uint64_t ret[2])
-{
-	const struct seen *seen;
-
-	do_store(w, 1, n);
-	seen = do_lookup(w, 1, n, STOKER_F_PREFETCH);
-	ck_assert_uint_eq(seen->answer.n, n);
-	lease_of(seen, ret);
-}
+#include "tests/engine-fixture.h"
 
 /* ---- STORE ----------------------------------------------------------------------------------------- */
 
@@ -410,18 +380,9 @@ END_TEST
 
 /* ---- the suite -------------------------------------------------------------------------------------------------------- */
 
-static TCase *with_world(const char *name)
-{
-	TCase *tests = tcase_create(name);
-
-	tcase_add_checked_fixture(tests, make, end);
-	tcase_set_timeout(tests, 60);
-	return tests;
-}
-
 static TCase *stores(void)
 {
-	TCase *tests = with_world("store");
+	TCase *tests = with_world("store", no_tier);
 
 	tcase_add_test(tests, what_was_stored_is_found_leased_and_retrieved);
 	tcase_add_test(tests, nothing_is_visible_before_its_copy_has_ended);

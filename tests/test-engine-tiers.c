@@ -2,31 +2,7 @@
  * The engine over disk tiers, and out of room: write-back, loads, shared fills, failures, eviction.
  */
 #include "shm/model.h"
-#include "tests/engine-world.h"
-#include "tests/suite.h"
-
-static struct world *w;
-
-static void make_world(const struct world_options *options)
-{
-	w = world_new(options);
-}
-
-static void one_tier(void)
-{
-	make_world(&(struct world_options){ .tiers = 1 });
-}
-
-static void end(void)
-{
-	world_free(w);
-}
-
-static void lease_of(const struct seen *seen, uint64_t ret[2])
-{
-	ret[0] = seen->answer.lease[0];
-	ret[1] = seen->answer.lease[1];
-}
+#include "tests/engine-fixture.h"
 
 /* Store, wait for write-back, and empty the arena: the chunks are on disk alone. */
 static void store_on_disk(uint64_t chain, uint32_t n)
@@ -629,10 +605,8 @@ END_TEST
 
 static TCase *tiers(void)
 {
-	TCase *tests = tcase_create("tiers");
+	TCase *tests = with_world("tiers", one_tier);
 
-	tcase_add_checked_fixture(tests, one_tier, end);
-	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, what_is_stored_is_sealed_committed_and_written);
 	tcase_add_test(tests, no_write_begins_while_a_read_is_queued);
 	tcase_add_test(tests, the_bytes_under_way_stay_within_the_depth);
