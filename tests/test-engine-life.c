@@ -295,6 +295,90 @@ START_TEST(writes_and_reads_under_way_at_a_reset_come_to_nothing)
 }
 END_TEST
 
+/* ---- models that are forgotten ----------------------------------------------------------------------- */
+
+static struct engine_model_config small_model(void)
+{
+	struct engine_model_config model = { .epoch = 1, .chunk_tokens = 64, .n_groups = 1, .n_parts = 1 };
+
+	model.parts[0] = (struct engine_part_config){ .layers = 1, .blocks = 1, .payload_bytes = 4096,
+						      .image_bytes = 8192 };
+	return model;
+}
+
+static void all_leave(void)
+{
+	for (uint32_t i = 0; i < WORLD_CLIENTS; i++)
+		world_out(w, i);
+}
+
+START_TEST(a_model_without_objects_is_forgotten_and_its_number_is_the_next_ones)
+{
+	const struct engine_model_config model = small_model();
+
+	while (engine_model_open(w->engine, &model) >= 0)
+		;
+	engine_model_close(w->engine, SHARDED, false, 3);
+	control_value(3, STOKER_STATUS_OK);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_MODELS), 7);
+	ck_assert_int_eq(engine_model_open(w->engine, &model), SHARDED);
+	ck_assert_int_eq(engine_model_open(w->engine, &model), -ENOMEM);
+	world_audit(w);
+}
+END_TEST
+
+START_TEST(a_model_with_objects_is_forgotten_only_if_it_may_be_emptied)
+{
+	const struct engine_model_config model = small_model();
+
+	do_store(w, 1, 8);
+	engine_evict(w->engine, 4 * 8192, 1);	/* some are on disk alone */
+	world_run(w);
+	all_leave();
+	world_run(w);
+	engine_model_close(w->engine, PLAIN, false, 3);
+	ck_assert_uint_eq(control_value(3, STOKER_STATUS_REFUSED), 8);
+	engine_model_close(w->engine, PLAIN, true, 4);
+	world_run(w);
+	control_value(4, STOKER_STATUS_OK);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 0);
+	ck_assert_uint_eq(w->slab_adds, w->slab_removes);
+	for (uint32_t i = 0; i < 4096; i++)
+		ck_assert(!w->committed[i]);
+	ck_assert_int_eq(engine_model_open(w->engine, &model), PLAIN);
+}
+END_TEST
+
+START_TEST(a_model_is_forgotten_when_the_last_io_of_it_has_ended)
+{
+	w->hold[PENDING_WRITE] = true;
+	do_store(w, 1, 8);
+	all_leave();
+	world_run(w);
+	ck_assert_uint_gt(w->n_pending, 0);
+	engine_model_close(w->engine, PLAIN, true, 4);
+	world_run(w);
+	ck_assert(!is_answered(4));
+	w->hold[PENDING_WRITE] = false;
+	world_run(w);
+	control_value(4, STOKER_STATUS_OK);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 0);
+	ck_assert_uint_eq(w->slab_adds, w->slab_removes);
+}
+END_TEST
+
+START_TEST(a_model_that_is_being_reset_is_not_forgotten)
+{
+	engine_reset(w->engine, PLAIN, 2, 0, 1);
+	engine_model_close(w->engine, PLAIN, true, 2);
+	control_value(2, STOKER_STATUS_REFUSED);
+	engine_epoch_persisted(w->engine, PLAIN, true);
+	control_value(1, STOKER_STATUS_OK);
+	engine_model_close(w->engine, PLAIN, true, 3);
+	control_value(3, STOKER_STATUS_OK);
+}
+END_TEST
+
 /* ---- admin ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(clear_forgets_all_that_nobody_uses_in_every_tier)
@@ -509,6 +593,10 @@ int main(void)
 	tcase_add_test(tests, a_reset_takes_effect_at_once_and_is_answered_when_it_is_durable_and_quiet);
 	tcase_add_test(tests, resets_that_overtake_each_other_are_answered_in_order);
 	tcase_add_test(tests, writes_and_reads_under_way_at_a_reset_come_to_nothing);
+	tcase_add_test(tests, a_model_without_objects_is_forgotten_and_its_number_is_the_next_ones);
+	tcase_add_test(tests, a_model_with_objects_is_forgotten_only_if_it_may_be_emptied);
+	tcase_add_test(tests, a_model_is_forgotten_when_the_last_io_of_it_has_ended);
+	tcase_add_test(tests, a_model_that_is_being_reset_is_not_forgotten);
 	tcase_add_test(tests, clear_forgets_all_that_nobody_uses_in_every_tier);
 	tcase_add_test(tests, evict_frees_what_was_asked_for);
 	tcase_add_test(tests, a_drain_refuses_stores_and_is_answered_when_all_is_written);

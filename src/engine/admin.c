@@ -15,6 +15,14 @@ static void admin_add(struct engine *e, enum admin_kind kind, uint64_t bytes, en
 	e->admins[e->n_admins++] = (struct admin){ .kind = kind, .bytes = bytes, .token = token };
 }
 
+bool admin_close(struct engine *e, uint32_t model, engine_token token)
+{
+	if (e->n_admins == ADMINS)
+		return false;
+	e->admins[e->n_admins++] = (struct admin){ .kind = ADMIN_CLOSE, .model = model, .token = token };
+	return true;
+}
+
 void engine_evict(struct engine *e, uint64_t bytes, engine_token token)
 {
 	admin_add(e, ADMIN_EVICT, bytes, token);
@@ -64,6 +72,14 @@ static bool drain_step(const struct engine *e)
 	return e->stores == 0 && e->dirty_objects == 0 && e->seals.n == 0 && e->checks_used == 0;
 }
 
+static bool close_step(struct engine *e, const struct admin *admin)
+{
+	if (e->models[admin->model].objects > 0)
+		return false;
+	model_closed(e, admin->model);
+	return true;
+}
+
 static bool admin_step(struct engine *e, struct admin *admin, bool *more)
 {
 	switch (admin->kind) {
@@ -71,6 +87,8 @@ static bool admin_step(struct engine *e, struct admin *admin, bool *more)
 		return evict_step(e, admin, more);
 	case ADMIN_CLEAR:
 		return clear_step(e, admin);
+	case ADMIN_CLOSE:
+		return close_step(e, admin);
 	default:
 		return drain_step(e);
 	}

@@ -19,7 +19,7 @@ static uint64_t weight(uint32_t entry)
 }
 
 /** struct sums - over references that exist (is) and over counts in entries (says). */
-struct sums { uint64_t pins_is, pins_says, io_is, io_says; };
+struct sums { uint64_t pins_is, pins_says, objects_is, objects_says; };
 
 static void chunks_sum(const struct engine *e, const struct chunks *chunks, struct sums *sums)
 {
@@ -173,6 +173,8 @@ static const char *entry_check(struct engine *e, uint32_t number, struct books *
 	if (e->waiters[number] && e->waiters[number] > e->n_jobs)
 		return "an entry's waiters are broken";
 	sums->pins_says += weight(number) * entry->pins;
+	for (uint32_t r = entry->records; r != NONE; r = record_of(e, r)->next)
+		sums->objects_is += weight(entry->model & e->model_mask);
 	return NULL;
 }
 
@@ -222,6 +224,13 @@ static const char *chunks_audit(struct engine *e)
 	references_sum(e, &sums);
 	if (sums.pins_is != sums.pins_says)
 		return "pins do not agree with leases, holds and jobs";
+	for (uint32_t i = 0; i < e->models_max; i++) {
+		if (!e->models[i].open && e->models[i].objects > 0)
+			return "a model that is forgotten has objects";
+		sums.objects_says += weight(i) * e->models[i].objects;
+	}
+	if (sums.objects_is != sums.objects_says)
+		return "objects of a model are miscounted";
 	return books_compare(e, &books);
 }
 

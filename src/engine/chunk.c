@@ -309,8 +309,18 @@ void record_unqueue(struct engine *e, uint32_t record)
 void record_used(struct engine *e, uint32_t record)
 {
 	e->sides[record] = (struct side){ .io = NONE };
+	entry_model(e, entry_of(e, record_of(e, record)->entry))->objects++;
 	if (record >= e->records_high)
 		e->records_high = record + 1;
+}
+
+void record_remove(struct engine *e, uint32_t record)
+{
+	struct model *model = entry_model(e, entry_of(e, record_of(e, record)->entry));
+
+	ENGINE_ASSERT(model->objects > 0);
+	model->objects--;
+	index_record_remove(e->index, record);
 }
 
 /* ---- objects in the arena ---------------------------------------------------------------------------- */
@@ -447,7 +457,7 @@ static uint64_t arena_give(struct engine *e, uint32_t number)
 	e->arena_objects--;
 	e->room_changed = true;
 	if (record->disk_place == NONE)
-		index_record_remove(e->index, number);
+		record_remove(e, number);
 	return bytes;
 }
 
@@ -508,7 +518,7 @@ static uint64_t disk_give(struct engine *e, uint32_t number)
 	tenant_of(e, record)->disk_used -= bytes;
 	e->tiers[tier].figures.objects--;
 	if (record->place == NONE)
-		index_record_remove(e->index, number);
+		record_remove(e, number);
 	return bytes;
 }
 

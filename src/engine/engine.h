@@ -259,9 +259,17 @@ struct engine_model_config {
 	uint32_t n_parts;
 	struct engine_part_config parts[STOKER_PARTS_MAX];
 };
-/* Returns the model's number, which stays valid for the engine's life, or -ENOMEM (table full), */
+/* Returns the model's number, which stays valid until it is closed, or -ENOMEM (table full), */
 /* -E2BIG (an object is larger than 1 GiB or a quarter of the arena). */
 int64_t engine_model_open(struct engine *engine, const struct engine_model_config *config);
+/*
+ * Forget a model that no client has open, and let none open it until this is answered through `control`:
+ * OK, and its number is free again; or REFUSED with the number of its objects, and nothing has changed:
+ * it has some and @evict is false, or it is too early (recovery, objects kept for a crashed broker's
+ * clients, a reset that is not answered). With @evict its objects go, written to a tier or not, and the answer
+ * comes when the last I/O of them has ended.
+ */
+void engine_model_close(struct engine *engine, uint32_t model, bool evict, engine_token token);
 /* Begin epoch @epoch: answered through `control` when it is durable and no older job touches a pool. */
 void engine_reset(struct engine *engine, uint32_t model, uint32_t epoch, uint64_t tag, engine_token token);
 void engine_epoch_persisted(struct engine *engine, uint32_t model, bool ok);

@@ -101,7 +101,7 @@ struct tier {
 struct reset { engine_token token; uint32_t epoch; bool ok; };
 
 struct model {
-	bool open;
+	bool open, closing;		/* closing: it is forgotten when its last object has gone */
 	uint32_t tenant, epoch, incarnation;
 	uint32_t chunk_tokens, n_groups, n_parts;
 	struct { uint32_t kind, window, block_tokens, blocks; uint64_t parts; } groups[STOKER_GROUPS_MAX];
@@ -111,6 +111,7 @@ struct model {
 	uint32_t layers;		/* of the part that has most */
 	uint32_t jobs;			/* first of its running jobs */
 	uint32_t draining;		/* jobs of older incarnations whose copies still run */
+	uint32_t objects;		/* records, of older incarnations too */
 	struct reset resets[RESETS];
 	uint32_t n_resets, n_persisted;
 };
@@ -326,8 +327,14 @@ struct run_queue {
 
 /* ---- the engine ------------------------------------------------------------------------------ */
 
-enum admin_kind { ADMIN_EVICT, ADMIN_CLEAR, ADMIN_DRAIN };
-struct admin { enum admin_kind kind; bool begun; uint64_t bytes, freed; engine_token token; };
+enum admin_kind { ADMIN_EVICT, ADMIN_CLEAR, ADMIN_DRAIN, ADMIN_CLOSE };
+struct admin {
+	enum admin_kind kind;
+	bool begun;
+	uint32_t model;			/* CLOSE */
+	uint64_t bytes, freed;
+	engine_token token;
+};
 
 enum room { ROOM_OK, ROOM_WAIT, ROOM_NONE, ROOM_QUOTA };
 
@@ -583,6 +590,8 @@ static inline void entry_pin(struct engine *engine, uint32_t number)
 	if (entry->pins++ + entry->io == 0)
 		engine->pinned_bytes += mask_bytes(entry_model(engine, entry), entry->l1 | entry->filling);
 }
+void record_used(struct engine *engine, uint32_t record);	/* it has just been made, for its entry */
+void record_remove(struct engine *engine, uint32_t record);	/* it is nowhere any more */
 void record_object(struct engine *engine, uint32_t record, struct engine_object *ret);
 void record_place(struct engine *engine, uint32_t record, uint32_t unit);	/* in the arena, FILLING */
 void record_ready(struct engine *engine, uint32_t record);	/* its last byte is there and verified */
@@ -631,6 +640,7 @@ void read_landed(struct engine *engine, uint32_t record, enum engine_result resu
 void model_link(struct engine *engine, struct job *job);
 void model_unlink(struct engine *engine, struct job *job);
 void model_drained(struct engine *engine, uint32_t model);	/* one older job's copy less */
+void model_closed(struct engine *engine, uint32_t model);	/* nothing is left of it: its number is free */
 uint32_t pool_find(struct engine *engine, uint32_t client, uint32_t number);
 void pool_use(struct engine *engine, uint32_t pool);
 void pool_unuse(struct engine *engine, uint32_t pool);
@@ -638,10 +648,10 @@ void pool_free(struct engine *engine, uint32_t pool);
 void pools_leave(struct engine *engine, uint32_t client);	/* the client left: its pools go when they can */
 void client_job_over(struct engine *engine, uint32_t client);
 bool clients_leave_some(struct engine *engine);
-void record_used(struct engine *engine, uint32_t record);	/* a number is in use for the first time */
 void sweep_start(struct engine *engine);
 bool sweep_some(struct engine *engine);
 void recover_end(struct engine *engine);
+bool admin_close(struct engine *engine, uint32_t model, engine_token token);	/* told when it is empty; false: too many wait */
 bool admin_some(struct engine *engine);
 
 #endif

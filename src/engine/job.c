@@ -103,7 +103,7 @@ static bool model_take(struct engine *e, struct job *job, uint32_t model)
 {
 	if (model == NONE)
 		return true;
-	if (model >= e->models_max || !e->models[model].open ||
+	if (model >= e->models_max || !e->models[model].open || e->models[model].closing ||
 	    e->models[model].tenant != e->clients[job->client].tenant)
 		return false;
 	job->model = model;

@@ -5,6 +5,10 @@
  * that a RESET raises. So a reset takes effect at once: lookups find nothing of what was, and what was
  * goes when its last pin or io ends, or when the sweep (sweep.c) comes by. The caller is answered
  * when the new epoch is durable and no job of an older incarnation touches a pool.
+ *
+ * A model is forgotten when nobody has it open and nothing is left of it; its number is then the next
+ * one's. One that has objects still can be emptied for that: all of it is made stale, as by a reset,
+ * and it is forgotten when the last I/O of the last object has ended.
  */
 #include "src/engine/internal.h"
 
@@ -65,6 +69,14 @@ static void model_fill(struct model *model, const struct engine_model_config *co
 	}
 }
 
+/* What was of it is stale from now on. */
+static void incarnation_raise(const struct engine *e, struct model *model)
+{
+	model->incarnation += e->models_max;
+	if (model->incarnation == NONE)		/* an entry's model is never that */
+		model->incarnation += e->models_max;
+}
+
 int64_t engine_model_open(struct engine *e, const struct engine_model_config *config)
 {
 	uint32_t number = 0;
@@ -79,9 +91,44 @@ int64_t engine_model_open(struct engine *e, const struct engine_model_config *co
 		return -ENOMEM;
 	model_fill(&e->models[number], config);
 	e->models[number].open = true;
-	e->models[number].incarnation += e->models_max;
+	incarnation_raise(e, &e->models[number]);
 	e->models_open++;
 	return number;
+}
+
+void model_closed(struct engine *e, uint32_t number)
+{
+	struct model *model = &e->models[number];
+
+	ENGINE_ASSERT(model->open && model->objects == 0 && model->jobs == NONE);
+	model->open = model->closing = false;
+	e->models_open--;
+}
+
+/* Is it in nobody's hands? What survived a crash in a client's is kept for that client, and may come yet. */
+static bool may_close(const struct engine *e, const struct model *model)
+{
+	return e->serving && model->open && !model->closing && model->jobs == NONE && model->draining == 0 &&
+	       model->n_resets == 0;
+}
+
+void engine_model_close(struct engine *e, uint32_t number, bool evict, engine_token token)
+{
+	struct model *model = &e->models[number];
+
+	ENGINE_ASSERT(number < e->models_max);
+	if (may_close(e, model) && model->objects == 0) {
+		model_closed(e, number);
+		e->ports.control(e->ports.shell, token, STOKER_STATUS_OK, 0);
+		return;
+	}
+	if (!may_close(e, model) || !evict || e->recovered.n > 0 || !admin_close(e, number, token)) {
+		e->ports.control(e->ports.shell, token, STOKER_STATUS_REFUSED, model->objects);
+		return;
+	}
+	model->closing = true;
+	incarnation_raise(e, model);
+	sweep_start(e);
 }
 
 /* ---- jobs of a model ----------------------------------------------------------------------------- */
@@ -158,15 +205,13 @@ void engine_reset(struct engine *e, uint32_t number, uint32_t epoch, uint64_t ta
 	struct model *model = &e->models[number];
 
 	ENGINE_ASSERT(number < e->models_max);
-	if (!model->open || model->n_resets == RESETS) {
+	if (!model->open || model->closing || model->n_resets == RESETS) {
 		e->ports.control(e->ports.shell, token, STOKER_STATUS_REFUSED, 0);
 		return;
 	}
 	count(e, STOKER_COUNTER_RESETS, 1);
 	model->epoch = epoch;
-	model->incarnation += e->models_max;
-	if (model->incarnation == NONE)		/* an entry's model is never that */
-		model->incarnation += e->models_max;
+	incarnation_raise(e, model);
 	model->resets[model->n_resets++] = (struct reset){ .token = token, .epoch = epoch };
 	jobs_stop(e, model);
 	sweep_start(e);

@@ -270,7 +270,7 @@ static enum placed place_part(struct engine *e, struct job *job, uint32_t i, uin
 		return refuse(t, item, no_entry(e));
 	unit = room_arena(e, model, model->parts[item->part].image_bytes, NONE, &why);
 	if (unit == NONE) {
-		index_record_remove(e->index, record);
+		record_remove(e, record);
 		return refuse(t, item, why);
 	}
 	copy_add(e, job, i, record, unit);

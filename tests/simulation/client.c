@@ -637,7 +637,7 @@ void client_act(struct sim *sim, uint32_t number)
 	if (client->leaving)
 		return;
 	if (!client->attached) {
-		if (sim_chance(&sim->random, 200))
+		if (sim_chance(&sim->random, 200) && world_may_attach(sim, number))
 			client_attach(sim, number);
 		return;
 	}

@@ -105,6 +105,7 @@ static void step(struct sim *sim)
 	const char *broken;
 
 	feed_random(sim);
+	world_close_some(sim);
 	if (what < 450)
 		client_act(sim, sim_below(&sim->random, SIM_CLIENTS));
 	else if (what < 850)
@@ -125,7 +126,7 @@ static void step(struct sim *sim)
 		sim_fail(sim, "audit: %s", broken);
 }
 
-struct run { uint64_t fingerprint, figures[8]; };
+struct run { uint64_t fingerprint, figures[9]; };
 
 static struct run run_world(uint64_t seed, uint64_t steps, const char *plant, bool verbose)
 {
@@ -182,7 +183,7 @@ int main(int argc, char **argv)
 		{ "seconds", required_argument, NULL, 't' }, { "plant", required_argument, NULL, 'p' },
 		{ "twice", no_argument, NULL, '2' }, { "verbose", no_argument, NULL, 'v' }, { 0 },
 	};
-	uint64_t seed = 0, steps = 20000, seconds = 0, total[8] = { 0 }, worlds = 0;
+	uint64_t seed = 0, steps = 20000, seconds = 0, total[9] = { 0 }, worlds = 0;
 	bool seeded = false, twice = false, verbose = false;
 	const char *plant = NULL;
 	time_t end;
@@ -212,16 +213,17 @@ int main(int argc, char **argv)
 				(unsigned long long)seed, (unsigned long long)steps);
 			return 1;
 		}
-		for (int i = 0; i < 8; i++)
+		for (int i = 0; i < 9; i++)
 			total[i] += run.figures[i];
 		worlds++;
 		seed++;
 	} while (seconds && time(NULL) < end);
 	printf("%llu worlds of %llu steps, last seed %llu: %llu lookups, %llu chunks hit, %llu stored, "
-	       "%llu retrieved, %llu crashes, %llu reads corrupted, %llu clients dead, %llu resets\n",
+	       "%llu retrieved, %llu crashes, %llu reads corrupted, %llu clients dead, %llu resets, "
+	       "%llu models forgotten\n",
 	       (unsigned long long)worlds, (unsigned long long)steps, (unsigned long long)seed - 1,
 	       (unsigned long long)total[0], (unsigned long long)total[1], (unsigned long long)total[2],
 	       (unsigned long long)total[3], (unsigned long long)total[4], (unsigned long long)total[5],
-	       (unsigned long long)total[6], (unsigned long long)total[7]);
+	       (unsigned long long)total[6], (unsigned long long)total[7], (unsigned long long)total[8]);
 	return 0;
 }

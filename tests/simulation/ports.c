@@ -243,7 +243,7 @@ static void port_control(void *shell, engine_token token, enum stoker_status sta
 	if (token >> 16 == 0 || token >> 16 > sim->tokens_given)
 		sim_fail(sim, "answer to token %llu, which was never given", (unsigned long long)token);
 	sim->tokens_answered++;
-	world_answered(sim, token);
+	world_answered(sim, token, status);
 }
 
 const struct engine_ports sim_ports = {

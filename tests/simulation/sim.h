@@ -85,6 +85,9 @@ struct sim_model {
 	uint32_t number;	/* the engine's; changes with each engine */
 	uint32_t epoch;
 	uint32_t resetting;	/* resets that have not been answered; the new epoch holds at once */
+	/* Its end: to be asked for when its tenant's clients are gone; asked for; forgotten. None attaches meanwhile. */
+	enum { SIM_OPEN, SIM_TO_CLOSE, SIM_CLOSING, SIM_CLOSED } life;
+	bool emptied;		/* CLOSING: its objects may be evicted for it */
 	uint64_t group_parts[STOKER_GROUPS_MAX];
 	/* By key: the epoch + 1 in which a part may exist, or must exist (roomy worlds); 0: never stored. */
 	uint32_t may[SIM_KEYS][SIM_PARTS];
@@ -228,10 +231,10 @@ struct sim {
 	struct sim_pending pending[SIM_PENDING];
 	uint32_t n_pending;
 	uint64_t tokens_given, tokens_answered;
-	uint64_t figures[8];		/* for the closing line: see main.c */
+	uint64_t figures[9];		/* for the closing line: see main.c */
 };
 enum { SIM_FIG_LOOKUPS, SIM_FIG_HITS, SIM_FIG_STORED, SIM_FIG_RETRIEVED, SIM_FIG_CRASHES, SIM_FIG_CORRUPT,
-       SIM_FIG_DEATHS, SIM_FIG_RESETS };
+       SIM_FIG_DEATHS, SIM_FIG_RESETS, SIM_FIG_FORGOTTEN };
 
 /* Stop: say what, where, and how to run it again. Does not return. */
 __attribute__((noreturn, format(printf, 2, 3))) void sim_fail(struct sim *sim, const char *format, ...);
@@ -333,8 +336,10 @@ void world_extent(struct sim *sim);		/* one more extent is populated, if any is 
 void world_tier(struct sim *sim);		/* one more tier comes up, if any is left */
 void world_serve(struct sim *sim);		/* the rest of recovery, then serve */
 /* Tokens of control operations: a count, and what is to be done at the answer. */
-enum sim_after { SIM_AFTER_NOTHING, SIM_AFTER_RESET, SIM_AFTER_DROP };
-void world_answered(struct sim *sim, engine_token token);
+enum sim_after { SIM_AFTER_NOTHING, SIM_AFTER_RESET, SIM_AFTER_DROP, SIM_AFTER_CLOSE };
+void world_answered(struct sim *sim, engine_token token, enum stoker_status status);
+void world_close_some(struct sim *sim);		/* models whose clients have gone are forgotten */
+bool world_may_attach(struct sim *sim, uint32_t client);	/* opens what was forgotten anew */
 
 /* ---- calm.c ---------------------------------------------------------------------------------- */
 

@@ -129,6 +129,19 @@ static void make_config(struct sim *sim)
 	}
 }
 
+static void open_model(struct sim *sim, uint32_t m)
+{
+	struct sim_model *model = &sim->models[m];
+	int64_t number;
+
+	model->config.epoch = model->epoch;
+	number = engine_model_open(sim->engine, &model->config);
+	if (number < 0)
+		sim_fail(sim, "model %u is refused: %lld", m, (long long)number);
+	model->number = (uint32_t)number;
+	model->life = SIM_OPEN;
+}
+
 static void make_engine(struct sim *sim)
 {
 	struct engine_ports ports = sim_ports;
@@ -139,14 +152,10 @@ static void make_engine(struct sim *sim)
 	sim->serving = false;
 	sim->clock_from = sim->step + (sim_chance(&sim->random, 300) ? sim_below(&sim->random, 200) : 0);
 	for (uint32_t m = 0; m < sim->n_models; m++) {
-		int64_t number;
-
-		sim->models[m].config.epoch = sim->models[m].epoch;
-		number = engine_model_open(sim->engine, &sim->models[m].config);
-		if (number < 0)
-			sim_fail(sim, "model %u is refused: %lld", m, (long long)number);
-		sim->models[m].number = (uint32_t)number;
 		sim->models[m].resetting = 0;
+		sim->models[m].number = ENGINE_NONE;
+		if (sim->models[m].life != SIM_CLOSED)
+			open_model(sim, m);
 	}
 	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
 		sim->tiers[t].up = sim->tiers[t].dead = false;
@@ -385,8 +394,87 @@ static engine_token token(struct sim *sim, enum sim_after after, uint32_t what)
 	return ++sim->tokens_given << 16 | (uint64_t)after << 12 | what;
 }
 
+/* ---- models that are forgotten -------------------------------------------------------------------- */
+
+/* A worker's model is not needed any more: its tenant's clients go, and nobody comes before it has ended. */
+static void close_model(struct sim *sim)
+{
+	const uint32_t m = sim_below(&sim->random, sim->n_models);
+
+	if (sim->models[m].life != SIM_OPEN)
+		return;
+	sim->models[m].life = SIM_TO_CLOSE;
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+		if (client_tenant(sim, c) == model_tenant(sim, m) && sim->clients[c].attached &&
+		    !sim->clients[c].leaving)
+			client_leave(sim, c);
+}
+
+void world_close_some(struct sim *sim)
+{
+	for (uint32_t m = 0; m < sim->n_models; m++) {
+		struct sim_model *model = &sim->models[m];
+		bool anybody = false;
+
+		for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+			anybody |= client_tenant(sim, c) == model_tenant(sim, m) && sim->clients[c].attached;
+		if (model->life != SIM_TO_CLOSE || anybody)
+			continue;
+		model->life = SIM_CLOSING;
+		model->emptied = sim_chance(&sim->random, 800);
+		engine_model_close(sim->engine, model->number, model->emptied, token(sim, SIM_AFTER_CLOSE, m));
+	}
+}
+
+static bool is_of(const struct sim_table_entry *entry, uint32_t model)
+{
+	return entry->used && entry->model == model;
+}
+
+/* The engine says that nothing is left of it: no table names it, and nothing of it is under way. */
+static void forgotten(struct sim *sim, uint32_t m)
+{
+	struct sim_model *model = &sim->models[m];
+
+	for (uint32_t r = 0; r < sim->config.records; r++)
+		if (is_of(&sim->table[r], m))
+			sim_fail(sim, "model %u is forgotten, but the arena's table has record %u of it", m, r);
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+		for (uint32_t u = 0; u < sim->tiers[t].units; u++)
+			if (is_of(&sim->tiers[t].slabs[u], m))
+				sim_fail(sim, "model %u is forgotten, but tier %u has an object of it", m, t);
+	for (uint32_t i = 0; i < sim->n_pending; i++) {
+		const struct sim_pending *p = &sim->pending[i];
+		const uint32_t number = p->kind == SIM_READ || p->kind == SIM_WRITE ? p->io.object.model :
+					p->kind == SIM_SEAL || p->kind == SIM_VERIFY ? p->check.object.model :
+					p->kind == SIM_COPY ? p->copy.model : ENGINE_NONE;
+
+		if (number == model->number || (p->kind == SIM_EPOCH && p->model == m))
+			sim_fail(sim, "model %u is forgotten, but something of it is under way", m);
+	}
+	model->life = SIM_CLOSED;
+	model->number = ENGINE_NONE;
+	sim->figures[SIM_FIG_FORGOTTEN]++;
+}
+
+bool world_may_attach(struct sim *sim, uint32_t client)
+{
+	for (uint32_t m = client_tenant(sim, client); m < sim->n_models; m += sim->n_tenants)
+		if (sim->models[m].life == SIM_TO_CLOSE || sim->models[m].life == SIM_CLOSING)
+			return false;
+	for (uint32_t m = client_tenant(sim, client); m < sim->n_models; m += sim->n_tenants)
+		if (sim->models[m].life == SIM_CLOSED) {
+			/* What a tier's table may still bring back is of the same epoch, or of a dead one. */
+			sim->models[m].epoch += sim_chance(&sim->random, 500);
+			open_model(sim, m);
+		}
+	return true;
+}
+
+/* ---- answers --------------------------------------------------------------------------------------- */
+
 /* The answer has come. */
-void world_answered(struct sim *sim, engine_token given)
+void world_answered(struct sim *sim, engine_token given, enum stoker_status status)
 {
 	const uint32_t what = given & 0xfff;
 
@@ -399,6 +487,12 @@ void world_answered(struct sim *sim, engine_token given)
 			sim_fail(sim, "a pool is said to be quiet, but a copy touches it");
 		sim->clients[what / (SIM_MODELS * SIM_PARTS)].pools[what % (SIM_MODELS * SIM_PARTS)].dropping = false;
 		break;
+	case SIM_AFTER_CLOSE:
+		if (status == STOKER_STATUS_OK)
+			forgotten(sim, what);
+		else
+			sim->models[what].life = SIM_OPEN;
+		break;
 	case SIM_AFTER_NOTHING:
 		break;
 	}
@@ -409,8 +503,8 @@ static void reset(struct sim *sim)
 	const uint32_t m = sim_below(&sim->random, sim->n_models);
 	struct sim_model *model = &sim->models[m];
 
-	if (model->resetting == 4)
-		return;		/* a fifth would be refused */
+	if (model->resetting == 4 || model->life == SIM_CLOSING || model->life == SIM_CLOSED)
+		return;		/* a fifth would be refused, and nobody resets what is not open */
 	model->resetting++;
 	model->epoch++;
 	sim->figures[SIM_FIG_RESETS]++;
@@ -474,7 +568,9 @@ void world_admin(struct sim *sim)
 
 	if (sim->roomy)
 		return;
-	if (what < 200)
+	if (what < 60)
+		close_model(sim);
+	else if (what < 200)
 		engine_evict(sim->engine, sim_draw(&sim->random) % (sim->config.extent_bytes * 4),
 			     token(sim, SIM_AFTER_NOTHING, 0));
 	else if (what < 230)
