@@ -372,6 +372,11 @@ void fake_hint(struct fake *fake, uint32_t slot)
 	response_put(&current(fake)->responses, slot);
 }
 
+bool fake_is_waited_for(struct fake *fake, uint32_t slot, uint32_t generation)
+{
+	return atomic_load(&slot_of(current(fake), slot)->client.want_wake) == generation;
+}
+
 bool fake_publish(struct fake *fake, uint32_t slot, uint32_t generation, const struct fake_answer *a)
 {
 	struct fake_client *client = current(fake);
@@ -399,7 +404,7 @@ bool fake_publish(struct fake *fake, uint32_t slot, uint32_t generation, const s
 		return false;
 	if (!a->no_hint)
 		response_put(&client->responses, slot);
-	if (atomic_load(&shared->client.want_wake) != generation)
+	if (!fake_is_waited_for(fake, slot, generation))
 		return false;
 	must((int)write(client->completion, "", 1));
 	return true;

@@ -59,6 +59,7 @@ struct fake_answer {
 /* Publish, and wake if the client wants it. Returns whether it wanted. */
 bool fake_publish(struct fake *fake, uint32_t slot, uint32_t generation, const struct fake_answer *answer);
 void fake_hint(struct fake *fake, uint32_t slot);	/* one entry in the response ring */
+bool fake_is_waited_for(struct fake *fake, uint32_t slot, uint32_t generation);	/* it sleeps until that is DONE */
 uint32_t fake_cancel_word(struct fake *fake, uint32_t slot);
 uint32_t fake_ready_word(struct fake *fake, uint32_t index);
 
