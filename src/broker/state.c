@@ -52,11 +52,27 @@ static void name_make(const uint8_t *digest, char ret[NAME_BYTES + 1])
 		snprintf(ret + 2 * i, 3, "%02x", digest[i]);
 }
 
+/*
+ * Whoever never ran a program that keeps state has no ~/.local/state yet, and the default is below it.
+ * What cannot be made here is told of the directory itself.
+ */
+static void parents_make(const char *path)
+{
+	char parent[4096];
+
+	for (const char *end = strchr(path, '/'); end && end - path < (int)sizeof(parent); end = strchr(end + 1, '/')) {
+		snprintf(parent, sizeof(parent), "%.*s", (int)(end - path), path);
+		(void)!mkdir(parent, 0700);
+	}
+}
+
 int state_open(const char *path, char *why)
 {
 	char models[4096];
-	int dir = files_directory(path, why);
+	int dir;
 
+	parents_make(path);
+	dir = files_directory(path, why);
 	if (dir < 0)
 		return dir;
 	close(dir);
