@@ -208,9 +208,23 @@ START_TEST(a_directory_that_is_not_ours_alone_is_refused)
 	ck_assert_int_eq(chmod(inner, 0770), 0);
 	ck_assert_int_lt(state_open(inner, why), 0);
 	expect(strstr(why, "can be written by others"));
-	ck_assert_int_lt(state_open("/nowhere/at/all", why), 0);
+	ck_assert_int_lt(state_open("/proc/nowhere/at/all", why), 0);
 	expect(strstr(why, "cannot make the directory"));
-	ck_assert_int_eq(state_load_models("/nowhere/at/all", found, NULL), -ENOENT);
+	ck_assert_int_eq(state_load_models("/proc/nowhere/at/all", found, NULL), -ENOENT);
+}
+END_TEST
+
+START_TEST(directories_above_it_that_are_not_there_are_made_for_us_alone)
+{
+	char deep[128], above[128];
+	struct stat is;
+
+	snprintf(above, sizeof(above), "%s/a", inner);
+	snprintf(deep, sizeof(deep), "%s/a/b/c", inner);
+	ck_assert_int_eq(state_open(deep, why), 0);
+	ck_assert_int_eq(stat(above, &is), 0);
+	ck_assert_uint_eq(is.st_mode & 07777, 0700);
+	ck_assert_int_eq(state_load_models(deep, found, NULL), 0);
 }
 END_TEST
 
@@ -229,6 +243,7 @@ static Suite *suite(void)
 	tcase_add_test(t, what_a_crash_left_half_written_is_not_seen_and_not_in_the_way);
 	tcase_add_test(t, who_is_told_may_stop_it_with_an_error);
 	tcase_add_test(t, a_directory_that_is_not_ours_alone_is_refused);
+	tcase_add_test(t, directories_above_it_that_are_not_there_are_made_for_us_alone);
 	suite_add_tcase(s, t);
 	return s;
 }
