@@ -216,7 +216,7 @@ END_TEST
 
 START_TEST(directories_above_it_that_are_not_there_are_made_for_us_alone)
 {
-	char deep[128], above[128];
+	char deep[160], above[160];
 	struct stat is;
 
 	snprintf(above, sizeof(above), "%s/a", inner);
