@@ -91,7 +91,8 @@
 	COUNTER(RECOVERED_L1,       "recovered_l1",       "objects", "objects taken over from the arena of the broker before") \
 	COUNTER(RECOVERED_DISK,     "recovered_disk",     "objects", "objects found in slab tables at start") \
 	COUNTER(RECOVERY_DROPPED,   "recovery_dropped",   "objects", "table entries that were not committed, out of range or overlapping") \
-	COUNTER(RESETS,             "resets",             "resets", "models reset")
+	COUNTER(RESETS,             "resets",             "resets", "models reset") \
+	COUNTER(MODELS_FORGOTTEN,   "models_forgotten",   "models", "models that no client had open, forgotten for want of places")
 
 /* GAUGE(symbol, name, unit, meaning): rises and falls, written by the core thread. */
 #define STOKER_GAUGES(GAUGE) \

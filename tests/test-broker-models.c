@@ -162,6 +162,162 @@ START_TEST(a_reset_raises_the_epoch_and_a_restart_remembers_it)
 }
 END_TEST
 
+/* ---- models that are forgotten ------------------------------------------------------------------ */
+
+static uint32_t files_of_models(void)
+{
+	char command[160];
+	uint32_t n = 0;
+
+	snprintf(command, sizeof(command), "ls %s/state/models | wc -l", whole.directory);
+	FILE *pipe = popen(command, "r");
+	ck_assert(pipe && fscanf(pipe, "%u", &n) == 1 && pclose(pipe) == 0);
+	return n;
+}
+
+/* Open it, and leave: nobody has it open then. */
+static void open_and_leave(const char *model, uint64_t gone)
+{
+	struct raw raw = attach();
+
+	ck_assert_int_ge(raw_model(&raw, model, 4096), 0);
+	raw_close(&raw);
+	await(whole_counter(STOKER_COUNTER_CLIENTS_GONE) == gone);
+}
+
+/* The epoch of the model at that place of the page, or -1. */
+static int64_t epoch_at(uint32_t number)
+{
+	struct control_model row;
+
+	ck_assert(control_read_model(whole_page(), number, &row));
+	return row.used ? (int64_t)row.epoch : -1;
+}
+
+START_TEST(the_model_that_nobody_used_for_longest_makes_room_for_a_new_one)
+{
+	whole.options[1] = "--set=limits.models=3";
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	open_and_leave("first", 1);
+	open_and_leave("second", 2);
+	struct raw raw = attach();
+	ck_assert_int_eq(raw_model(&raw, "third", 4096), 2);
+	/* Used again: the second is older now. */
+	open_and_leave("first", 3);
+	ck_assert_int_eq(raw_model(&raw, "fourth", 4096), 1);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_MODELS_FORGOTTEN), 1);
+	ck_assert_uint_eq(files_of_models(), 3);
+	ck_assert_int_eq(raw_model(&raw, "first", 4096), 0);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_MODELS_FORGOTTEN), 1);
+	/* All of them are open. */
+	ck_assert_int_lt(raw_model(&raw, "fifth", 4096), 0);
+	whole_await_gauge(STOKER_GAUGE_MODELS, 3);
+	raw_close(&raw);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(a_refusal_for_want_of_a_place_says_what_to_do)
+{
+	struct message_model_open message = { .flags = MESSAGE_MODEL_BY_DIGEST, .digest = { 9 } };
+	struct message_answer answer;
+
+	whole.options[1] = "--set=limits.models=2";
+	whole_launch();
+	struct raw raw = attach();
+	ck_assert_int_eq(raw_model(&raw, "first", 4096), 0);
+	ck_assert_int_eq(raw_model(&raw, "second", 4096), 1);
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, sizeof(message), &answer), STOKER_STATUS_NO_MEMORY);
+	ck_assert_ptr_nonnull(strstr(answer.reason, "let the clients of one of them leave, or raise"));
+	raw_close(&raw);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(clients_that_want_the_same_place_at_once_all_get_an_answer)
+{
+	pid_t child[8];
+
+	whole.options[1] = "--set=limits.models=4";
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	for (uint64_t i = 1; i <= 4; i++) {
+		const char name[2] = { (char)('a' + i), '\0' };
+
+		open_and_leave(name, i);
+	}
+	/* Pairs of them want the same model; some may find that theirs is just being forgotten. */
+	for (int i = 0; i < 8; i++) {
+		child[i] = fork();
+		if (child[i] == 0) {
+			const char name[2] = { (char)(i < 4 ? 'b' + i / 2 : 'x' + i % 2), '\0' };
+			struct raw own;
+
+			_exit(raw_attach(whole.name, &own) == 0 && raw_model(&own, name, 4096) >= 0 ? 0 : 1);
+		}
+	}
+	for (int i = 0; i < 8; i++) {
+		int status;
+
+		ck_assert_int_eq(waitpid(child[i], &status, 0), child[i]);
+		ck_assert_int_eq(status, 0);
+	}
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(the_epoch_of_a_forgotten_model_is_never_begun_again)
+{
+	struct message_reset message = { 0 };
+	struct message_answer answer;
+
+	whole.options[1] = "--set=limits.models=1";
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	struct raw raw = attach();
+	ck_assert_int_eq(raw_model(&raw, "old", 4096), 0);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(ask(&raw, &message, MESSAGE_RESET, sizeof(message), &answer), STOKER_STATUS_OK);
+	raw_close(&raw);
+	await(whole_counter(STOKER_COUNTER_CLIENTS_GONE) == 1);
+	open_and_leave("new", 2);
+	ck_assert_int_ge(epoch_at(0), 3);
+	ck_assert_uint_eq(files_of_models(), 1);
+	/* ... whatever becomes of the broker and of the file of its successor. */
+	whole_end(SIGKILL);
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	ck_assert_int_ge(epoch_at(0), 3);
+	open_and_leave("old", 1);
+	ck_assert_int_ge(epoch_at(0), 3);
+	ck_assert_uint_eq(files_of_models(), 1);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(a_restart_with_fewer_places_keeps_the_models_that_were_used_last)
+{
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	open_and_leave("a", 1);
+	open_and_leave("b", 2);
+	open_and_leave("c", 3);
+	open_and_leave("a", 4);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	whole.options[1] = "--set=limits.models=2";
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	ck_assert_uint_eq(files_of_models(), 2);
+	struct raw raw = attach();
+	ck_assert_int_ge(raw_model(&raw, "a", 4096), 0);
+	ck_assert_int_ge(raw_model(&raw, "c", 4096), 0);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_MODELS_FORGOTTEN), 0);
+	raw_close(&raw);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("broker-models");
@@ -174,6 +330,11 @@ int main(void)
 	tcase_add_test(tests, digests_that_nobody_describes_cannot_keep_models_out);
 	tcase_add_test(tests, an_object_that_does_not_fit_is_refused_with_the_chunk_that_would);
 	tcase_add_test(tests, a_reset_raises_the_epoch_and_a_restart_remembers_it);
+	tcase_add_test(tests, the_model_that_nobody_used_for_longest_makes_room_for_a_new_one);
+	tcase_add_test(tests, a_refusal_for_want_of_a_place_says_what_to_do);
+	tcase_add_test(tests, clients_that_want_the_same_place_at_once_all_get_an_answer);
+	tcase_add_test(tests, the_epoch_of_a_forgotten_model_is_never_begun_again);
+	tcase_add_test(tests, a_restart_with_fewer_places_keeps_the_models_that_were_used_last);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);
 }

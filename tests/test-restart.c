@@ -583,6 +583,37 @@ START_TEST(a_client_that_hangs_up_its_doorbell_keeps_nobody_awake)
 }
 END_TEST
 
+START_TEST(a_model_that_was_emptied_for_another_is_gone_in_the_next_life_too)
+{
+	struct worker w;
+	struct raw raw;
+
+	whole.options[0] = "--set=limits.models=1";
+	whole_start();
+	worker_start(&w);
+	worker_stores(&w, 0, 16);
+	whole_await_gauge(STOKER_GAUGE_WRITEBACK, 0);
+	worker_end(&w);
+	await_gone(1);
+	ck_assert_int_eq(raw_attach(whole.name, &raw), 0);
+	ck_assert_int_eq(raw_model(&raw, "another", 4096), 0);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_MODELS_FORGOTTEN), 1);
+	whole_await_gauge(STOKER_GAUGE_ARENA_OBJECTS, 0);
+	raw_close(&raw);
+	whole_end(SIGKILL);
+
+	whole_start();
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_RECOVERED_L1), 0);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_RECOVERED_DISK), 0);
+	worker_start(&w);
+	worker_gets(&w, 0, 16, 0);
+	worker_stores(&w, 0, 16);
+	worker_gets(&w, 0, 16, 16);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("restart");
@@ -603,6 +634,7 @@ int main(void)
 	tcase_add_loop_test(disk, a_foreign_file_in_a_tiers_directory_is_refused_and_left_as_it_is, 0, 4);
 	tcase_add_test(disk, a_tier_belongs_to_one_broker_and_a_name_too);
 	tcase_add_test(disk, a_broker_that_is_killed_in_the_middle_is_followed_by_one_that_serves_right_bytes);
+	tcase_add_test(disk, a_model_that_was_emptied_for_another_is_gone_in_the_next_life_too);
 	suite_add_tcase(suite, disk);
 	return suite_run(suite);
 }

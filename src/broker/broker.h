@@ -81,6 +81,8 @@ struct broker {
 	struct starter *starter;
 	struct models models;
 	uint32_t models_awaited;	/* PHASE_OPENING: answers that are still to come */
+	struct opening *openings;	/* models that wait until another one is forgotten */
+	uint32_t epoch_floor;		/* models that were forgotten had no higher epochs: new ones begin in it */
 
 	struct session *sessions;	/* all of them */
 	struct session *dead;		/* freed at the end of a round: an event may still name them */

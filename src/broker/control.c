@@ -301,6 +301,9 @@ static void on_answer(struct broker *broker, struct order *order)
 			broker->models_awaited--;
 		models_answer(broker, order);
 		break;
+	case ORDER_MODEL_CLOSE:
+		forget_answer(broker, order);
+		break;
 	case ORDER_RESET:
 	case ORDER_SAVE_EPOCH:
 		models_answer(broker, order);

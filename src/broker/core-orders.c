@@ -66,6 +66,12 @@ static void model_open(struct core *core, struct order *order)
 	link_tell(&core->control, order);
 }
 
+static void model_close(struct core *core, struct order *order)
+{
+	engine_model_close(core->engine, order->model.model->engine, order->model.evict,
+			   token_of(order));
+}
+
 static void reset(struct core *core, struct order *order)
 {
 	const struct model *model = order->model.model;
@@ -242,6 +248,7 @@ static void (*const order_handlers[])(struct core *core, struct order *order) = 
 	[ORDER_CLIENT_IN] = client_in,
 	[ORDER_CLIENT_OUT] = client_out,
 	[ORDER_MODEL_OPEN] = model_open,
+	[ORDER_MODEL_CLOSE] = model_close,
 	[ORDER_POOL_ADD] = pool_add,
 	[ORDER_POOL_DROP] = pool_drop,
 	[ORDER_RESET] = reset,

@@ -90,6 +90,7 @@ void figures_state(struct core *core);
 void figures_tiers(struct core *core);
 void figures_client(struct core *core, struct channel *channel, bool in);
 void figures_model(struct core *core, const struct model *model, uint32_t epoch);
+void figures_model_gone(struct core *core, uint32_t number);
 
 static inline void core_count(struct core *core, enum stoker_counter counter)
 {

@@ -36,6 +36,14 @@ static void opened_add(struct session *session, struct model *model)
 	model->clients++;
 }
 
+/* For the choice of what to forget, in this life and the next. */
+static void used(const struct broker *broker, struct model *model)
+{
+	model->used_ns = state_now_ns();
+	if (model->state == MODEL_OPEN)
+		state_touch_model(broker->config.broker.state_directory, model->identity);
+}
+
 void describe_close(struct session *session)
 {
 	struct models *models = &session->broker->models;
@@ -44,7 +52,8 @@ void describe_close(struct session *session)
 	for (uint32_t i = 0; i < MODELS_MAX; i++) {
 		if (!(opened & 1ull << i))
 			continue;
-		models->model[i]->clients--;
+		if (--models->model[i]->clients == 0)
+			used(session->broker, models->model[i]);
 		models_put(models, models->model[i]);
 	}
 }
@@ -130,19 +139,6 @@ static int epoch_save(struct broker *broker, const struct model *model, uint32_t
 
 /* ---- MODEL_OPEN -------------------------------------------------------------------------------- */
 
-static void open_by_digest(struct session *session, const struct message_model_open *message)
-{
-	struct broker *broker = session->broker;
-	char why[MESSAGE_REASON];
-	struct model *model = models_get(&broker->models, &broker->config, (uint32_t)session->tenant,
-					 message->digest, false, why);
-
-	if (!model)
-		session_refuse(session, message->header.request, STOKER_STATUS_NO_MEMORY, "%s", why);
-	else
-		answer_open(session, message->header.request, model, true);
-}
-
 /* Somebody else's description is with the engine: be told when that is over. */
 static void open_after(struct session *session, uint64_t request, struct model *model)
 {
@@ -169,43 +165,58 @@ static void opened_after(struct order *order)
 	models_put(&session->broker->models, model);
 }
 
-static void open_described(struct session *session, const struct message_model_open *message,
-			   struct model_layout *layout)
+/* A description of what nobody has described yet: the engine is to know of it. */
+static void open_described(const struct opening *opening, struct model *model)
 {
+	struct session *session = opening->session;
 	struct broker *broker = session->broker;
-	const uint64_t request = message->header.request;
-	char why[MESSAGE_REASON];
-	struct model *model = models_get(&broker->models, &broker->config, (uint32_t)session->tenant,
-					 layout->digest, true, why);
-	struct order *order;
+	struct order *order = session_order(session, opening->request, ORDER_MODEL_OPEN);
 
-	if (!model || model->state == MODEL_OPEN || model->state == MODEL_OPENING) {
-		model_layout_free(layout);
-		if (!model)
-			session_refuse(session, request, STOKER_STATUS_NO_MEMORY, "%s", why);
-		else if (model->state == MODEL_OPEN)
-			answer_open(session, request, model, false);
-		else
-			open_after(session, request, model);
-		return;
-	}
-	order = session_order(session, request, ORDER_MODEL_OPEN);
 	if (!order) {
-		model_layout_free(layout);
+		model_layout_free(opening->layout);
 		models_put(&broker->models, model);
 		return;
 	}
-	model_describe(model, layout);
+	model->epoch = describe_epoch(broker, model);
+	model_describe(model, opening->layout);
 	order->model.model = model;
 	order->model.config = &model->config;
 	link_order(broker->link, order);
+}
+
+void describe_open_go(const struct opening *opening)
+{
+	struct session *session = opening->session;
+	struct broker *broker = session->broker;
+	char why[MESSAGE_REASON];
+	enum models_lack lack;
+	struct model *model = models_get(&broker->models, &broker->config, (uint32_t)session->tenant, opening->digest,
+					 opening->layout != NULL, &lack, why);
+
+	if (model && model->state == MODEL_CLOSING) {
+		forget_wait(opening);
+		return;
+	}
+	if (!model && forget_one_for(opening, lack))
+		return;
+	if (opening->layout && model && model->state == MODEL_BARE) {
+		open_described(opening, model);
+		return;
+	}
+	model_layout_free(opening->layout);
+	if (!model)
+		session_refuse(session, opening->request, STOKER_STATUS_NO_MEMORY, "%s", why);
+	else if (!opening->layout || model->state == MODEL_OPEN)
+		answer_open(session, opening->request, model, !opening->layout);
+	else if (model->state == MODEL_OPENING)
+		open_after(session, opening->request, model);
 }
 
 void describe_open(struct session *session, const struct incoming *in)
 {
 	const struct message_model_open *message = (const void *)in->data;
 	static const uint8_t none[MODEL_DIGEST_BYTES];
-	struct model_layout *layout;
+	struct opening opening = { .session = session, .request = message->header.request };
 	char why[MESSAGE_REASON];
 
 	if (message->flags & ~MESSAGE_MODEL_BY_DIGEST ||
@@ -215,23 +226,25 @@ void describe_open(struct session *session, const struct incoming *in)
 		return;
 	}
 	if (message->flags & MESSAGE_MODEL_BY_DIGEST) {
-		open_by_digest(session, message);
+		memcpy(opening.digest, message->digest, sizeof(opening.digest));
+		describe_open_go(&opening);
 		return;
 	}
-	const int r = model_layout_make(message + 1, message->description_bytes, why, &layout);
+	const int r = model_layout_make(message + 1, message->description_bytes, why, &opening.layout);
 	if (r < 0) {
 		session_refuse(session, message->header.request, r == -ENOMEM ? STOKER_STATUS_NO_MEMORY :
 			       STOKER_STATUS_BAD_REQUEST, "%s", r == -ENOMEM ? "the broker has no memory" : why);
 		return;
 	}
 	if (memcmp(message->digest, none, sizeof(none)) != 0 &&
-	    memcmp(message->digest, layout->digest, sizeof(layout->digest)) != 0) {
-		model_layout_free(layout);
+	    memcmp(message->digest, opening.layout->digest, sizeof(message->digest)) != 0) {
+		model_layout_free(opening.layout);
 		session_refuse(session, message->header.request, STOKER_STATUS_BAD_REQUEST,
 			       "the digest is not that of the description");
 		return;
 	}
-	open_described(session, message, layout);
+	memcpy(opening.digest, opening.layout->digest, sizeof(opening.digest));
+	describe_open_go(&opening);
 }
 
 /* The engine has spoken. The session may have left meanwhile; the model stays all the same. */
@@ -353,24 +366,41 @@ static uint32_t epoch_of_tiers(const struct broker *broker, const struct model *
 	return epoch;
 }
 
+uint32_t describe_epoch(const struct broker *broker, const struct model *model)
+{
+	const uint32_t epoch = epoch_of_tiers(broker, model);
+
+	return epoch > broker->epoch_floor ? epoch : broker->epoch_floor;
+}
+
+/* There are more files than places (a limit was lowered): those used last come first, the rest goes. */
+static void not_remembered(struct broker *broker, struct state_model *state, bool full, const char *why)
+{
+	log_info("a model of tenant %s is %s: %s", state->tenant, full ? "forgotten" : "not opened", why);
+	if (full)
+		forget_file(broker, state->digest, state->epoch);
+	model_layout_free(state->layout);
+}
+
 static int remembered(void *arg, struct state_model *state)
 {
 	struct broker *broker = arg;
 	struct model *model = NULL;
+	enum models_lack lack = MODELS_LACK_OTHER;
 	char why[MESSAGE_REASON] = "its tenant is not configured any more";
 
 	for (uint32_t i = 0; i < broker->config.n_tenants && !model; i++) {
 		if (strcmp(broker->config.tenants[i].name, state->tenant) == 0)
-			model = models_get(&broker->models, &broker->config, i, state->layout->digest, true, why);
+			model = models_get(&broker->models, &broker->config, i, state->layout->digest, true, &lack, why);
 	}
 	if (!model || model->state != MODEL_BARE) {
-		log_info("a model of tenant %s is not opened: %s", state->tenant, model ? "it is there twice" : why);
-		model_layout_free(state->layout);
+		not_remembered(broker, state, !model && lack != MODELS_LACK_OTHER, model ? "it is there twice" : why);
 		return 0;
 	}
 	const uint32_t epoch = epoch_of_tiers(broker, model);
 	model->epoch = epoch > state->epoch ? epoch : state->epoch;
 	model->tag = state->tag;
+	model->used_ns = state->used_ns;
 	model_describe(model, state->layout);
 	model->open_order = (struct order){ .type = ORDER_MODEL_OPEN, .model = { .model = model,
 										   .config = &model->config } };
@@ -382,8 +412,12 @@ static int remembered(void *arg, struct state_model *state)
 void models_remember(struct broker *broker)
 {
 	const char *path = broker->config.broker.state_directory;
-	const int r = state_load_models(path, remembered, broker);
+	int r = state_load_floor(path, &broker->epoch_floor);
 
+	if (r < 0)
+		log_warning("the epochs of forgotten models could not be read from %s: %s; reset a model before it is used "
+			    "with a tier that was away", path, strerror(-r));
+	r = state_load_models(path, remembered, broker);
 	if (r < 0)
 		log_warning("models could not be read from %s: %s; what the tiers hold of them is lost", path,
 			    strerror(-r));

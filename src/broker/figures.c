@@ -83,6 +83,13 @@ void figures_model(struct core *core, const struct model *model, uint32_t epoch)
 	control_write_model(core->page, model->number, &row);
 }
 
+void figures_model_gone(struct core *core, uint32_t number)
+{
+	static const struct control_model none;
+
+	control_write_model(core->page, number, &none);
+}
+
 void figures_refresh(struct core *core)
 {
 	gauges_write(core);

@@ -25,7 +25,7 @@ void models_fini(struct models *models)
 	}
 }
 
-/* A model stays once it is described, so that one tenant could take every place for good. */
+/* A model stays while a client has it open, so that one tenant could take every place. */
 static uint32_t tenant_max(const struct models *models, const struct config *config, uint32_t tenant)
 {
 	const uint64_t set = config->tenants[tenant].models;
@@ -37,7 +37,7 @@ static uint32_t tenant_max(const struct models *models, const struct config *con
 
 /* Is there room for one more? A text says why not. */
 static bool has_room(const struct models *models, const struct config *config, uint32_t tenant, bool described,
-		     char *why)
+		     enum models_lack *lack, char *why)
 {
 	const uint32_t most = tenant_max(models, config, tenant);
 	uint32_t all = 0, bare = 0, of_tenant = 0;
@@ -49,16 +49,52 @@ static bool has_room(const struct models *models, const struct config *config, u
 		bare += model && model->state == MODEL_BARE && model->tenant == tenant;
 		of_tenant += model && model->tenant == tenant;
 	}
-	if (of_tenant >= most)
-		snprintf(why, MESSAGE_REASON, "tenant %s has %u models open, which is its limit: raise tenant.models",
-			 config->tenants[tenant].name, of_tenant);
-	else if (all == models->max)
-		snprintf(why, MESSAGE_REASON, "%u models are open, which is the limit: raise limits.models", all);
-	else if (!described && bare * 4 >= most)
+	*lack = MODELS_LACK_OTHER;
+	if (!described && bare * 4 >= most) {
 		snprintf(why, MESSAGE_REASON, "%u models are known by digest alone: let a worker describe them first",
 			 bare);
-	else
+	} else if (of_tenant >= most) {
+		*lack = MODELS_LACK_SHARE;
+		snprintf(why, MESSAGE_REASON, "tenant %s has %u models, which is its limit, and none that could be forgotten "
+			 "now: let the clients of one of them leave, or raise tenant.models", config->tenants[tenant].name,
+			 of_tenant);
+	} else if (all == models->max) {
+		*lack = MODELS_LACK_PLACE;
+		snprintf(why, MESSAGE_REASON, "there are %u models, which is the limit, and none that could be forgotten for "
+			 "tenant %s now: let the clients of one of them leave, or raise limits.models", all,
+			 config->tenants[tenant].name);
+	} else {
 		return true;
+	}
+	return false;
+}
+
+static bool is_of(const struct model *model, uint32_t tenant, bool any)
+{
+	return model && (any || model->tenant == tenant);
+}
+
+struct model *models_coldest(const struct models *models, uint32_t tenant, bool any, uint64_t but)
+{
+	struct model *coldest = NULL;
+
+	for (uint32_t i = 0; i < models->max; i++) {
+		struct model *model = models->model[i];
+
+		if (!is_of(model, tenant, any) || but >> i & 1 || model->state != MODEL_OPEN || model->clients > 0 ||
+		    model->resetting)
+			continue;
+		if (!coldest || model->used_ns < coldest->used_ns)
+			coldest = model;
+	}
+	return coldest;
+}
+
+bool models_is_closing(const struct models *models, uint32_t tenant, bool any)
+{
+	for (uint32_t i = 0; i < models->max; i++)
+		if (is_of(models->model[i], tenant, any) && models->model[i]->state == MODEL_CLOSING)
+			return true;
 	return false;
 }
 
@@ -79,7 +115,7 @@ static struct model *model_new(uint32_t number, uint32_t tenant, const uint8_t d
 }
 
 struct model *models_get(struct models *models, const struct config *config, uint32_t tenant,
-			 const uint8_t digest[MODEL_DIGEST_BYTES], bool described, char *why)
+			 const uint8_t digest[MODEL_DIGEST_BYTES], bool described, enum models_lack *lack, char *why)
 {
 	uint8_t identity[MODEL_DIGEST_BYTES];
 	uint32_t free_at = MODELS_MAX;
@@ -91,7 +127,7 @@ struct model *models_get(struct models *models, const struct config *config, uin
 		else if (memcmp(models->model[i]->identity, identity, sizeof(identity)) == 0)
 			return models->model[i];
 	}
-	if (!has_room(models, config, tenant, described, why))
+	if (!has_room(models, config, tenant, described, lack, why))
 		return NULL;
 	models->model[free_at] = model_new(free_at, tenant, digest, identity);
 	if (!models->model[free_at])
@@ -134,8 +170,12 @@ void model_describe(struct model *model, struct model_layout *layout)
 
 void models_put(struct models *models, struct model *model)
 {
-	if (model->clients > 0 || model->state == MODEL_OPENING || model->state == MODEL_OPEN)
-		return;
+	if (model->clients == 0 && model->state == MODEL_BARE)
+		models_drop(models, model);
+}
+
+void models_drop(struct models *models, struct model *model)
+{
 	models->model[model->number] = NULL;
 	model_free(model);
 }

@@ -27,6 +27,7 @@ struct model;
 	ORDER(CLIENT_IN,   "a finished channel; has no answer") \
 	ORDER(CLIENT_OUT,  "its client left; has no answer of its own, GONE follows") \
 	ORDER(MODEL_OPEN,  "a model is described") \
+	ORDER(MODEL_CLOSE, "a model that no client has open is to be forgotten") \
 	ORDER(POOL_ADD,    "a pool is opened") \
 	ORDER(POOL_DROP,   "answered when no copy touches it any more") \
 	ORDER(RESET,       "begin an epoch; answered when no older job touches a pool") \
@@ -67,18 +68,19 @@ struct order_found {
 struct order {
 	enum order_type type;
 	int result;			/* 0 or -errno */
-	enum stoker_status status;	/* POOL_DROP, RESET, EVICT, CLEAR, DRAIN: how it ended */
+	enum stoker_status status;	/* MODEL_CLOSE, POOL_DROP, RESET, EVICT, CLEAR, DRAIN: how it ended */
 	uint64_t value;			/* in: bytes to evict; out: bytes freed, epoch */
 	struct order *next;		/* in a sender's own list */
 	void *owner;			/* the asker's: who waits for this */
 	uint64_t request;		/* the asker's: number of the message that asked */
 	union {
 		struct channel *channel;			/* CLIENT_*, EXPELLED, GONE */
-		struct {					/* MODEL_OPEN, RESET, EPOCH_*, SAVE_EPOCH */
+		struct {					/* MODEL_*, RESET, EPOCH_*, SAVE_EPOCH */
 			struct model *model;
 			uint32_t epoch;
 			uint64_t tag;
 			const struct engine_model_config *config;
+			bool evict;		/* CLOSE: its objects go for it */
 		} model;
 		struct {					/* POOL_*, DEAD */
 			struct channel *channel;

@@ -210,6 +210,13 @@ static void port_persist_epoch(void *shell, uint32_t number, uint32_t epoch, uin
 	link_tell(&core->control, &model->save_order);
 }
 
+static void model_forget(struct core *core, const struct model *model)
+{
+	core->models[model->number] = NULL;
+	core->by_engine[model->engine] = NULL;
+	figures_model_gone(core, model->number);
+}
+
 static void port_control(void *shell, engine_token token, enum stoker_status status, uint64_t value)
 {
 	struct core *core = shell;
@@ -221,6 +228,8 @@ static void port_control(void *shell, engine_token token, enum stoker_status sta
 		order->pool.channel->pools[order->pool.number] = NULL;
 	if (order->type == ORDER_RESET && status == STOKER_STATUS_OK)
 		figures_model(core, order->model.model, order->model.epoch);
+	if (order->type == ORDER_MODEL_CLOSE && status == STOKER_STATUS_OK)
+		model_forget(core, order->model.model);
 	link_tell(&core->control, order);
 }
 

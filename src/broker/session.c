@@ -176,6 +176,7 @@ void session_close(struct session *session, const char *why)
 		broker->stopper = NULL;
 	if (was == SESSION_NEW)
 		broker->n_new--;
+	forget_leave(session);
 	if (session->channel) {
 		session->out_order = (struct order){ .type = ORDER_CLIENT_OUT, .channel = session->channel,
 						     .owner = session };

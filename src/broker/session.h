@@ -81,7 +81,25 @@ struct order *session_order(struct session *session, uint64_t request, enum orde
 void attach_hello(struct session *session, const struct incoming *in);
 /* peer.c: credentials; @ret_pidfd: -1 where the kernel has none to give. 0, or -errno: the peer is gone */
 int peer_identify(int fd, struct ucred *ret, int *ret_pidfd);
+/** struct opening - a model that is to be opened: found, described, or waiting for a place. */
+struct opening {
+	struct opening *next;
+	struct session *session;
+	uint64_t request;
+	uint8_t digest[MODEL_DIGEST_BYTES];
+	struct model_layout *layout;	/* owned; NULL: by digest alone */
+	uint64_t tried, emptied;	/* numbers of models that were not to be forgotten for it, nor emptied */
+};
+
+/* forget.c */
+bool forget_one_for(const struct opening *opening, enum models_lack lack);	/* true: it waits, and is tried again */
+void forget_wait(const struct opening *opening);	/* until what is being forgotten is, or is kept */
+void forget_file(struct broker *broker, const uint8_t identity[MODEL_DIGEST_BYTES], uint32_t epoch);
+void forget_leave(struct session *session);	/* what it waits for is not wanted any more */
+void forget_answer(struct broker *broker, struct order *order);	/* MODEL_CLOSE */
 /* describe.c */
+void describe_open_go(const struct opening *opening);	/* its layout is taken */
+uint32_t describe_epoch(const struct broker *broker, const struct model *model);	/* in which it begins */
 void describe_open(struct session *session, const struct incoming *in);
 void describe_reset(struct session *session, const struct incoming *in);
 void describe_close(struct session *session);	/* all models that it has open */

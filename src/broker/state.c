@@ -5,6 +5,7 @@
  * checksum of both. It is written to another name, made durable and renamed, so a name stands for a
  * whole file. One that is not (another release's, a bad block, somebody's notes) is left alone and said
  * once: its model begins without a past, and the epochs that tiers know still keep old objects dead.
+ * Reading is by the order of use, so that more files than there are places cost the oldest ones theirs.
  */
 #include "src/broker/state.h"
 
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -151,38 +153,79 @@ static const char *model_read(int dir, const char *name, uint8_t *description, c
 	return NULL;
 }
 
-int state_load_models(const char *path, int (*each)(void *arg, struct state_model *model), void *arg)
+/** struct file - of the directory: its name, and when the model was last used. */
+struct file { char name[256]; uint64_t used_ns; };
+
+static int used_later(const void *a, const void *b)
 {
-	const int fd = models_open(path);
-	uint8_t *description = malloc(DESCRIPTION_MAX);
-	DIR *dir = fd >= 0 && description ? fdopendir(fd) : NULL;
+	const uint64_t first = ((const struct file *)a)->used_ns, second = ((const struct file *)b)->used_ns;
+
+	return (first < second) - (first > second);
+}
+
+/* All files of the directory, those used last first. Returns how many, or -errno. */
+static int files_list(DIR *dir, struct file **ret)
+{
 	const struct dirent *entry;
-	char why[FILES_WHY];
-	int r = 0;
+	struct file *files = NULL;
+	int n = 0;
 
-	if (!dir) {
-		r = fd < 0 ? fd : -ENOMEM;
-		if (fd >= 0)
-			close(fd);
-		free(description);
-		return r;
-	}
-	while (r >= 0 && (entry = readdir(dir))) {
-		struct state_model model = { .layout = NULL };
-		const char *wrong;
+	while ((entry = readdir(dir))) {
+		struct file *more = n % 64 ? files : realloc(files, (size_t)(n + 64) * sizeof(*files));
+		struct stat st;
 
-		if (entry->d_name[0] == '.')	/* what a crash left half written among them */
+		if (!more) {
+			free(files);
+			return -ENOMEM;
+		}
+		files = more;
+		if (entry->d_name[0] == '.' ||	/* what a crash left half written among them */
+		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
-		wrong = model_read(dirfd(dir), entry->d_name, description, why, &model);
+		snprintf(files[n].name, sizeof(files[n].name), "%s", entry->d_name);
+		files[n++].used_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+	}
+	if (n > 0)
+		qsort(files, (size_t)n, sizeof(*files), used_later);
+	*ret = files;
+	return n;
+}
+
+static int load_from(DIR *dir, const char *path, int (*each)(void *arg, struct state_model *model), void *arg)
+{
+	uint8_t *description = malloc(DESCRIPTION_MAX);
+	struct file *files = NULL;
+	char why[FILES_WHY];
+	int n = description ? files_list(dir, &files) : -ENOMEM, r = n < 0 ? n : 0;
+
+	for (int i = 0; i < n && r >= 0; i++) {
+		struct state_model model = { .used_ns = files[i].used_ns };
+		const char *wrong = model_read(dirfd(dir), files[i].name, description, why, &model);
+
 		if (wrong)
 			log_warning("the model in %s/models/%.80s is not known any more: %s; the file is left as it is", path,
-				    entry->d_name, wrong);
+				    files[i].name, wrong);
 		else
 			r = each(arg, &model);
 	}
-	closedir(dir);
+	free(files);
 	free(description);
 	return r < 0 ? r : 0;
+}
+
+int state_load_models(const char *path, int (*each)(void *arg, struct state_model *model), void *arg)
+{
+	const int fd = models_open(path);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return fd < 0 ? fd : -ENOMEM;
+	}
+	const int r = load_from(dir, path, each, arg);
+	closedir(dir);
+	return r;
 }
 
 /* --- saving --- */
@@ -243,5 +286,96 @@ int state_save_model(const char *path, const struct state_model *model)
 	if (dir >= 0)
 		close(dir);
 	free(file);
+	return r;
+}
+
+void state_touch_model(const char *path, const uint8_t digest[MODEL_DIGEST_BYTES])
+{
+	const int dir = models_open(path);
+	char name[NAME_BYTES + 1];
+
+	name_make(digest, name);
+	if (dir < 0)
+		return;
+	utimensat(dir, name, NULL, AT_SYMLINK_NOFOLLOW);	/* if it fails, the model only counts as older */
+	close(dir);
+}
+
+uint64_t state_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* --- forgetting --- */
+
+#define FLOOR_NAME	"epochs"
+#define FLOOR_MAGIC	0x6873706f656b73ull	/* "skepohs" */
+
+struct floor_file {
+	uint64_t magic;
+	uint32_t format;
+	uint32_t epoch;
+	uint64_t check;		/* XXH3-64 of all before */
+};
+static_assert(sizeof(struct floor_file) == 24, "the layout on disk is a format");
+
+int state_load_floor(const char *path, uint32_t *ret)
+{
+	const int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct floor_file file;
+	char why[FILES_WHY];
+	int fd, r;
+
+	*ret = 0;
+	if (dir < 0)
+		return -errno;
+	fd = files_open(dir, path, FLOOR_NAME, O_RDONLY, why);
+	close(dir);
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	r = files_read(fd, &file, sizeof(file), 0);
+	close(fd);
+	if (r == 0 && (file.magic != FLOOR_MAGIC || file.format != STATE_FORMAT ||
+		       file.check != XXH3_64bits(&file, offsetof(struct floor_file, check))))
+		r = -EBADMSG;
+	if (r == 0)
+		*ret = file.epoch;
+	return r;
+}
+
+static int floor_save(const char *path, uint32_t epoch)
+{
+	struct floor_file file = { .magic = FLOOR_MAGIC, .format = STATE_FORMAT, .epoch = epoch };
+	const int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = dir < 0 ? -errno : 0;
+
+	file.check = XXH3_64bits(&file, offsetof(struct floor_file, check));
+	if (r == 0)
+		r = file_write(dir, FLOOR_NAME, &file, sizeof(file));
+	if (dir >= 0)
+		close(dir);
+	return r;
+}
+
+int state_forget_model(const char *path, const uint8_t digest[MODEL_DIGEST_BYTES], uint32_t epoch, uint32_t *floor)
+{
+	char name[NAME_BYTES + 1];
+	int dir, r = 0;
+
+	if (epoch > *floor)
+		r = floor_save(path, epoch);
+	if (r < 0)
+		return r;
+	*floor = epoch > *floor ? epoch : *floor;
+	dir = models_open(path);
+	if (dir < 0)
+		return dir;
+	name_make(digest, name);
+	if ((unlinkat(dir, name, 0) < 0 && errno != ENOENT) || fsync(dir) < 0)
+		r = -errno;
+	close(dir);
 	return r;
 }
