@@ -136,7 +136,9 @@ struct message_answer {
 	struct message_header header;
 	uint32_t status;		/* enum stoker_status */
 	uint32_t number;		/* of the model, region or pool */
-	uint64_t value;			/* RESET: the epoch; EVICT, CLEAR: bytes freed; REGION_ADD: bytes */
+	uint64_t value;			/* RESET: the epoch; EVICT, CLEAR: bytes freed; REGION_ADD: bytes;
+					 * MODEL_OPEN with a descriptor: of the arena, which was not there
+					 * yet at WELCOME */
 	uint32_t layout_known;		/* MODEL_OPEN: 0 = by digest, and no worker has described it yet */
 	uint32_t described_bytes;	/* MODEL_OPEN by digest: the description follows */
 	char reason[MESSAGE_REASON];	/* "" if OK */

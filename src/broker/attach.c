@@ -91,6 +91,17 @@ static bool may_map_arena(const struct session *session)
 	return config->n_tenants == 1 || config->tenants[session->tenant].trusted;
 }
 
+int attach_arena(struct session *session, uint64_t *ret_bytes)
+{
+	const struct broker *broker = session->broker;
+
+	if (session->has_arena || broker->arena_reader_fd < 0 || !may_map_arena(session))
+		return -1;
+	session->has_arena = true;
+	*ret_bytes = broker->arena->bytes;
+	return broker->arena_reader_fd;
+}
+
 static void row_fill(struct session *session)
 {
 	struct control_client *row = &session->channel->row;
@@ -107,6 +118,8 @@ static void row_fill(struct session *session)
 static int welcome_send(struct session *session, const struct channel_ends *ends)
 {
 	const struct broker *broker = session->broker;
+	uint64_t arena_bytes = 0;
+	const int arena = attach_arena(session, &arena_bytes);
 	struct message_welcome welcome = {
 		.header = { .type = MESSAGE_WELCOME, .bytes = sizeof(welcome), .request = 1 },
 		.abi = STOKER_ABI,
@@ -118,10 +131,11 @@ static int welcome_send(struct session *session, const struct channel_ends *ends
 	uint32_t n = 5;
 
 	memcpy(welcome.boot_id, broker->page.control->boot_id, sizeof(welcome.boot_id));
-	if (may_map_arena(session) && broker->arena_reader_fd >= 0) {
+	/* While the I/O of a dead broker is waited for there is none yet: then it comes with the first model. */
+	if (arena >= 0) {
 		welcome.flags |= MESSAGE_WELCOME_ARENA;
-		welcome.arena_bytes = broker->arena->bytes;
-		fds[n++] = broker->arena_reader_fd;
+		welcome.arena_bytes = arena_bytes;
+		fds[n++] = arena;
 	}
 	return session_send(session, &welcome, sizeof(welcome), NULL, 0, fds, n);
 }

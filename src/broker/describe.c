@@ -88,7 +88,7 @@ static void answer_open(struct session *session, uint64_t request, struct model 
 	if (by_digest && answer.layout_known)
 		description = description_make(model->layout, &bytes);
 	answer.described_bytes = (uint32_t)bytes;
-	session_answer_bytes(session, request, &answer, description, bytes);
+	session_answer_more(session, request, &answer, description, bytes, attach_arena(session, &answer.value));
 	free(description);
 }
 

@@ -241,8 +241,8 @@ int session_send(struct session *session, const void *head, size_t head_bytes, c
 	return n < 0 ? -errno : 0;
 }
 
-void session_answer_bytes(struct session *session, uint64_t request, const struct message_answer *answer,
-			  const void *more, size_t more_bytes)
+void session_answer_more(struct session *session, uint64_t request, const struct message_answer *answer,
+			 const void *more, size_t more_bytes, int fd)
 {
 	struct message_answer message = *answer;
 
@@ -253,7 +253,7 @@ void session_answer_bytes(struct session *session, uint64_t request, const struc
 		.bytes = (uint32_t)(sizeof(message) + more_bytes),
 		.request = request,
 	};
-	const int r = session_send(session, &message, sizeof(message), more, more_bytes, NULL, 0);
+	const int r = session_send(session, &message, sizeof(message), more, more_bytes, &fd, fd >= 0);
 	if (r == -EAGAIN)
 		session_expel(session, "it asks and does not take its answers");
 	else if (r < 0)
@@ -262,7 +262,7 @@ void session_answer_bytes(struct session *session, uint64_t request, const struc
 
 void session_answer(struct session *session, uint64_t request, const struct message_answer *answer)
 {
-	session_answer_bytes(session, request, answer, NULL, 0);
+	session_answer_more(session, request, answer, NULL, 0, -1);
 }
 
 void session_refuse(struct session *session, uint64_t request, enum stoker_status status, const char *format, ...)

@@ -41,6 +41,7 @@ struct session {
 	char name[SESSION_NAME];	/* printable ASCII */
 	uint64_t deadline_ns;		/* NEW: HELLO must have come */
 	bool held_back;			/* its messages wait for the broker to be opened */
+	bool has_arena;			/* it was given the arena's descriptor */
 	bool gone;			/* the core has nothing of it any more */
 	uint32_t orders;		/* with the core */
 	uint32_t number;		/* of the client */
@@ -67,8 +68,8 @@ void session_release(struct session *session);		/* one order less: free it if it
 
 /* Answer @request. A peer that does not take its answers is let go. */
 void session_answer(struct session *session, uint64_t request, const struct message_answer *answer);
-void session_answer_bytes(struct session *session, uint64_t request, const struct message_answer *answer,
-			  const void *more, size_t more_bytes);
+void session_answer_more(struct session *session, uint64_t request, const struct message_answer *answer,
+			 const void *more, size_t more_bytes, int fd);	/* @fd: -1 = none; it stays the caller's */
 __attribute__((format(printf, 4, 5))) void session_refuse(struct session *session, uint64_t request,
 							  enum stoker_status status, const char *format, ...);
 int session_send(struct session *session, const void *head, size_t head_bytes, const void *more,
@@ -79,6 +80,7 @@ struct order *session_order(struct session *session, uint64_t request, enum orde
 
 /* attach.c */
 void attach_hello(struct session *session, const struct incoming *in);
+int attach_arena(struct session *session, uint64_t *ret_bytes);	/* its descriptor, if it is to be given now; or -1 */
 /* peer.c: credentials; @ret_pidfd: -1 where the kernel has none to give. 0, or -errno: the peer is gone */
 int peer_identify(int fd, struct ucred *ret, int *ret_pidfd);
 /** struct opening - a model that is to be opened: found, described, or waiting for a place. */

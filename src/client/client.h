@@ -54,6 +54,7 @@ struct attachment {
 	struct channel_plan plan;
 	const uint8_t *arena;		/* NULL: not given or not wanted */
 	uint64_t arena_bytes;
+	uid_t uid;			/* the broker's */
 	bool quiet;			/* its broker is gone and so is all that wrote for it */
 };
 
@@ -220,6 +221,8 @@ int client_need_broker(struct stoker *c);	/* 0 or -EPIPE; goes on re-attaching, 
 int client_take_struct(void *to, size_t bytes, const void *from);
 
 /* greet.c */
+/* Map the arena, unless it is mapped or not wanted. @fd stays the caller's. */
+int greet_arena(struct stoker *c, struct attachment *at, int fd, uint64_t bytes);
 int greet_take(struct stoker *c, const struct message_welcome *welcome, struct talk_fds *fds, uid_t uid,
 	       struct attachment **ret);
 struct attachment *attachment_get(struct attachment *at);

@@ -93,14 +93,14 @@ static int channel_take(struct stoker *c, struct attachment *at, int fd, uid_t u
 	return channel_header_check(c, at);
 }
 
-static int arena_take(struct stoker *c, struct attachment *at, int fd, uint64_t bytes, uid_t uid)
+int greet_arena(struct stoker *c, struct attachment *at, int fd, uint64_t bytes)
 {
 	struct stat st;
 	void *map;
 
-	if (c->flags & STOKER_OPTION_NO_ARENA)
+	if (c->flags & STOKER_OPTION_NO_ARENA || at->arena)
 		return 0;
-	if (fstat(fd, &st) < 0 || st.st_uid != uid || bytes == 0 || (uint64_t)st.st_size < bytes)
+	if (fstat(fd, &st) < 0 || st.st_uid != at->uid || bytes == 0 || (uint64_t)st.st_size < bytes)
 		return greet_fail(c, -EPROTO, "its arena has another size or owner than was said");
 	map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
@@ -182,7 +182,7 @@ static int attachment_fill(struct stoker *c, struct attachment *at, const struct
 	if (r == 0)
 		fds->fd[FD_FENCE] = -1;
 	if (r == 0 && expected > FD_ARENA)
-		r = arena_take(c, at, fds->fd[FD_ARENA], welcome->arena_bytes, uid);
+		r = greet_arena(c, at, fds->fd[FD_ARENA], welcome->arena_bytes);
 	if (r == 0)
 		r = watch_fd(c, at->completion, EPOLLIN);
 	if (r == 0)
@@ -205,6 +205,7 @@ int greet_take(struct stoker *c, const struct message_welcome *welcome, struct t
 	}
 	at->references = 1;
 	at->ordinal = ++c->ordinal;
+	at->uid = uid;
 	at->sock = c->coming;
 	at->doorbell = at->completion = at->fence = -1;
 	at->next = c->attachments;

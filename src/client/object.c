@@ -106,18 +106,32 @@ static void object_hear(struct object *object, uint32_t ordinal, const struct me
 	}
 }
 
+/* One who attached before the broker had its arena gets it with a model. Without it there are copies. */
+static void arena_hear(struct stoker *c, uint32_t ordinal, const struct message_answer *answer, struct talk_fds *fds)
+{
+	struct attachment *at = c->arriving && c->arriving->ordinal == ordinal ? c->arriving : c->at;
+
+	if (fds->n > 0 && at && at->ordinal == ordinal && answer->status == STOKER_STATUS_OK)
+		greet_arena(c, at, fds->fd[0], answer->value);
+	talk_fds_close(fds);
+}
+
 int object_listen(struct stoker *c, int sock, uint32_t ordinal)
 {
 	for (;;) {
 		const struct message_answer *answer = (const struct message_answer *)c->message;
-		const ssize_t n = talk_receive(sock, c->message, MESSAGE_BYTES_MAX, NULL, 0);
+		struct talk_fds fds = { 0 };
+		const ssize_t n = talk_receive(sock, c->message, MESSAGE_BYTES_MAX, &fds, 1);
 
 		if (n == -EAGAIN)
 			return 0;
 		if (n < 0)
 			return (int)n;
-		if (answer->header.type != MESSAGE_ANSWER || (size_t)n < sizeof(*answer))
+		if (answer->header.type != MESSAGE_ANSWER || (size_t)n < sizeof(*answer)) {
+			talk_fds_close(&fds);
 			return -EBADMSG;
+		}
+		arena_hear(c, ordinal, answer, &fds);
 		for (struct object *object = c->objects; object; object = object->next) {
 			if (object->request == answer->header.request) {
 				object_hear(object, ordinal, answer, (size_t)n);
