@@ -36,7 +36,8 @@
 	TIER_STATE(ABSENT,     0, "absent",     "this row is not in use") \
 	TIER_STATE(RECOVERING, 1, "recovering", "its slab table is being read") \
 	TIER_STATE(SERVING,    2, "serving",    "reads and writes") \
-	TIER_STATE(FAILED,     3, "failed",     "out of service after too many errors, or refused at start")
+	TIER_STATE(FAILED,     3, "failed",     "out of service after too many errors, or refused at start") \
+	TIER_STATE(STARTING,   4, "starting",   "its files are being opened")
 
 /*
  * COUNTER(symbol, name, unit, meaning): only rising, one cell a thread, summed by readers.

@@ -1,7 +1,8 @@
 /*
- * forbid WHAT PROGRAM ARGUMENT...: run a program to which the kernel refuses something, as a container
- * or an older file system would. WHAT: io_uring (io_uring_setup gives EPERM), o_direct (an open with
- * O_DIRECT gives EINVAL), or both with a comma between.
+ * forbid WHAT PROGRAM ARGUMENT...: run a program to which the kernel refuses something, as a container,
+ * an older file system or a full disk would. WHAT: io_uring (io_uring_setup gives EPERM), o_direct (an
+ * open with O_DIRECT gives EINVAL), beyond_16m (a pwrite at 16 MiB or beyond gives ENOSPC, as if a file
+ * could not grow further), or several with commas between.
  *
  * A seccomp filter by hand, so that no library is needed; it stays across exec().
  */
@@ -40,6 +41,18 @@ static struct sock_filter no_io_uring[] = {
 	ANSWER(SECCOMP_RET_ALLOW),
 };
 
+static struct sock_filter no_room[] = {
+	LOAD(nr),
+	UNLESS_IS(SYS_pwrite64, 6),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3]) + 4),
+	UNLESS_IS(0, 3),		/* the upper half: far beyond */
+	LOAD(args[3]),
+	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 16u << 20, 1, 0),
+	ANSWER(SECCOMP_RET_ALLOW),
+	ERROR(ENOSPC),
+	ANSWER(SECCOMP_RET_ALLOW),
+};
+
 static int install(struct sock_filter *filter, size_t n)
 {
 	const struct sock_fprog program = { .len = (unsigned short)n, .filter = filter };
@@ -50,12 +63,13 @@ static int install(struct sock_filter *filter, size_t n)
 int main(int argc, char **argv)
 {
 	if (argc < 3) {
-		fprintf(stderr, "usage: forbid io_uring,o_direct PROGRAM ARGUMENT...\n");
+		fprintf(stderr, "usage: forbid io_uring,o_direct,beyond_16m PROGRAM ARGUMENT...\n");
 		return 2;
 	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    (strstr(argv[1], "io_uring") && install(no_io_uring, sizeof(no_io_uring) / sizeof(no_io_uring[0])) < 0) ||
-	    (strstr(argv[1], "o_direct") && install(no_o_direct, sizeof(no_o_direct) / sizeof(no_o_direct[0])) < 0)) {
+	    (strstr(argv[1], "o_direct") && install(no_o_direct, sizeof(no_o_direct) / sizeof(no_o_direct[0])) < 0) ||
+	    (strstr(argv[1], "beyond_16m") && install(no_room, sizeof(no_room) / sizeof(no_room[0])) < 0)) {
 		perror("forbid: seccomp");
 		return 77;
 	}

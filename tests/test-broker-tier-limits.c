@@ -34,7 +34,7 @@ static void refused(const char *because)
 {
 	const uint64_t tier = sum_of("stoker-tier"), slabs = sum_of("stoker-slabs");
 
-	ck_assert_int_lt(tier_open(&bench.config, bench.why, &bench.tier), 0);
+	ck_assert_int_lt(bench_try(&bench.config, bench.why, &bench.tier), 0);
 	ck_assert_ptr_null(bench.tier);
 	ck_assert_msg(strstr(bench.why, because), "\"%s\" says nothing of \"%s\"", bench.why, because);
 	ck_assert_uint_eq(sum_of("stoker-tier"), tier);
@@ -155,7 +155,7 @@ START_TEST(a_link_or_a_fifo_under_the_name_is_refused)
 	refused("cannot open");
 	ck_assert_int_eq(unlink(path), 0);
 	ck_assert_int_eq(mkfifo(path, 0600), 0);
-	ck_assert_int_lt(tier_open(&bench.config, bench.why, &bench.tier), 0);
+	ck_assert_int_lt(bench_try(&bench.config, bench.why, &bench.tier), 0);
 	ck_assert_ptr_nonnull(strstr(bench.why, "is no regular file"));
 }
 END_TEST
@@ -174,7 +174,7 @@ START_TEST(a_tier_in_use_is_refused_to_a_second_broker_and_free_after_the_first)
 	struct tier *second = NULL;
 
 	start_way(_i);
-	ck_assert_int_eq(tier_open(&bench.config, bench.why, &second), -EBUSY);
+	ck_assert_int_eq(bench_try(&bench.config, bench.why, &second), -EBUSY);
 	snprintf(pid, sizeof(pid), "pid %d", getpid());
 	ck_assert_msg(strstr(bench.why, pid), "%s", bench.why);
 	bench_stop(&bench);

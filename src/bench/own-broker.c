@@ -476,7 +476,8 @@ static bool is_starting(const struct own_broker *broker)
 	if (atomic_load_explicit(&broker->page->state, memory_order_acquire) == STOKER_STATE_STARTING)
 		return true;
 	for (uint32_t i = 0; i < CONTROL_TIERS; i++) {
-		if (!control_read_tier(broker->page, i, &tier) || tier.state == STOKER_TIER_RECOVERING)
+		if (!control_read_tier(broker->page, i, &tier) || tier.state == STOKER_TIER_STARTING ||
+		    tier.state == STOKER_TIER_RECOVERING)
 			return true;
 	}
 	return false;

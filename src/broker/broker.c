@@ -266,12 +266,23 @@ static int device_make(struct broker *broker)
 	return r;
 }
 
-static void tier_make(struct broker *broker, uint32_t number)
+static void tier_refused(struct broker *broker, uint32_t number, const char *why)
+{
+	log_error("tier %s is out of service: %s", broker->config.tiers[number].name, why);
+	tier_stop(broker->tiers[number]);
+	broker->tiers[number] = NULL;
+	broker_degraded(broker);
+}
+
+/* Its thread opens it: a slow disk holds up nobody who attaches. */
+static void tier_begin(struct broker *broker, uint32_t number)
 {
 	const struct config_tier *tier = &broker->config.tiers[number];
-	struct order *order = &broker->tier_orders[number];
+	char owner[sizeof(broker->locks.directory) + sizeof(broker->locks.name)];
 	struct tier_config config = {
 		.path = tier->path,
+		.owner = owner,
+		.io_is_held = broker->locks.io_fresh,
 		.bytes = tier->bytes,
 		.extent_bytes = broker->config.arena.extent,
 		.depth_bytes = broker->config.disk.depth,
@@ -281,24 +292,46 @@ static void tier_make(struct broker *broker, uint32_t number)
 		.bell = core_bell(broker->core),
 		.ios = (uint32_t)broker->config.disk.ios,
 	};
+
+	snprintf(owner, sizeof(owner), "%s/%s", broker->locks.directory, broker->locks.name);
+	snprintf(config.name, sizeof(config.name), "%s", tier->name);
+	const int r = tier_new(&config, &broker->tiers[number]);
+	if (r < 0)
+		tier_refused(broker, number, strerror(-r));
+	else
+		broker->tiers_awaited |= 1u << number;
+}
+
+bool broker_tiers_take(struct broker *broker, bool give_up)
+{
 	char why[BROKER_WHY];
 
-	snprintf(config.name, sizeof(config.name), "%s", tier->name);
-	if (tier_open(&config, why, &broker->tiers[number]) < 0) {
-		log_error("tier %s is out of service: %s", tier->name, why);
-		broker->tiers[number] = NULL;
-		broker_degraded(broker);
-		return;
+	for (uint32_t i = 0; i < broker->config.n_tiers; i++) {
+		struct order *order = &broker->tier_orders[i];
+
+		if (!(broker->tiers_awaited & 1u << i))
+			continue;
+		const int r = tier_opened(broker->tiers[i], 0, why);
+		if (r == -EINPROGRESS && !give_up)
+			continue;
+		broker->tiers_awaited &= ~(1u << i);
+		if (r == -EINPROGRESS)
+			snprintf(why, sizeof(why), "%.200s could not be opened for a long time: its disk hangs or is very slow; "
+				 "look at the disk, then start the broker again", broker->config.tiers[i].path);
+		if (r < 0) {
+			tier_refused(broker, i, why);
+			continue;
+		}
+		*order = (struct order){ .type = ORDER_TIER_OPEN, .tier = { broker->tiers[i], i } };
+		link_order(broker->link, order);
 	}
-	*order = (struct order){ .type = ORDER_TIER_OPEN, .tier = { broker->tiers[number], number } };
-	link_order(broker->link, order);
+	return broker->tiers_awaited == 0;
 }
 
 int broker_machine(struct broker *broker)
 {
-	/* A dead broker's I/O may still land in the files that are there. */
-	const bool fresh = broker->locks.io_fresh;
-	int r = arena_make(broker, fresh);
+	/* A dead broker's I/O may still land in the arena that is there. */
+	int r = arena_make(broker, broker->locks.io_fresh);
 
 	if (r == 0)
 		r = device_make(broker);
@@ -307,12 +340,11 @@ int broker_machine(struct broker *broker)
 	broker->machine_order = (struct order){ .type = ORDER_MACHINE,
 						.machine = { broker->arena, broker->backend, broker->device } };
 	link_order(broker->link, &broker->machine_order);
-	for (uint32_t i = 0; i < broker->config.n_tiers && !fresh; i++)
-		tier_make(broker, i);
-	if (broker->degraded || fresh)
+	for (uint32_t i = 0; i < broker->config.n_tiers; i++)
+		tier_begin(broker, i);
+	if (broker->degraded || broker->locks.io_fresh)
 		broker_degraded(broker);
-	models_remember(broker);
-	broker->phase = PHASE_OPENING;
+	broker->phase = PHASE_TIERS;
 	return 0;
 }
 

@@ -44,10 +44,13 @@ enum broker_exit broker_run(const struct broker_options *options);
 /* ---- the control thread's own ------------------------------------------------------------------ */
 
 /*
- * PHASE_WAITING (an I/O lock of a dead broker is held) -> PHASE_OPENING (remembered models are being
- * opened) -> PHASE_RUNNING -> PHASE_DRAINING -> PHASE_LEAVING (clients are being detached) -> PHASE_OVER
+ * PHASE_WAITING (an I/O lock of a dead broker is held) -> PHASE_TIERS (their files are being opened: they know
+ * epochs of models) -> PHASE_OPENING (remembered models are being opened) -> PHASE_RUNNING -> PHASE_DRAINING ->
+ * PHASE_LEAVING (clients are being detached) -> PHASE_OVER
  */
-enum broker_phase { PHASE_WAITING, PHASE_OPENING, PHASE_RUNNING, PHASE_DRAINING, PHASE_LEAVING, PHASE_OVER };
+enum broker_phase {
+	PHASE_WAITING, PHASE_TIERS, PHASE_OPENING, PHASE_RUNNING, PHASE_DRAINING, PHASE_LEAVING, PHASE_OVER
+};
 
 /** struct source - what an epoll event is about. */
 struct source {
@@ -78,6 +81,7 @@ struct broker {
 	const struct device_backend *backend;
 	struct device *device;
 	struct tier *tiers[ENGINE_TIERS_MAX];
+	uint32_t tiers_awaited;		/* PHASE_TIERS: bit: neither open nor refused yet */
 	struct starter *starter;
 	struct models models;
 	uint32_t models_awaited;	/* PHASE_OPENING: answers that are still to come */
@@ -99,6 +103,8 @@ struct broker {
 
 /* broker.c */
 int broker_machine(struct broker *broker);	/* arena, device, tiers: once the I/O lock is decided */
+/* Take the tiers that have opened; with @give_up those that have not are out of service. True: all is decided. */
+bool broker_tiers_take(struct broker *broker, bool give_up);
 int broker_start_recovery(struct broker *broker);	/* the remembered models are open */
 void broker_degraded(struct broker *broker);
 

@@ -22,7 +22,9 @@
 #define LISTEN_BACKLOG		256
 #define ACCEPT_BATCH		16
 #define WAITING_POLL_MS		5	/* between two looks at a dead broker's I/O lock */
+#define TIERS_POLL_MS		2	/* and at tiers that are being opened */
 #define WAITING_NS		2000000000u
+#define TIERS_NS		10000000000u
 #define LEAVING_NS		5000000000u
 
 uint64_t control_now_ns(void)
@@ -74,6 +76,7 @@ static int signals_open(struct broker *broker)
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
 		return -EINVAL;
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);	/* a limit of file sizes is an error of one tier, not our end */
 	broker->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return broker->signal_fd < 0 ? -errno : 0;
 }
@@ -358,6 +361,21 @@ static void fail(struct broker *broker)
 	control_stop(broker);
 }
 
+/*
+ * Models begin with the highest epoch that the state directory or a tier knows, so they wait for the
+ * tiers; but not for ever for a disk that hangs.
+ */
+static void while_tiers_open(struct broker *broker, uint64_t now)
+{
+	if (broker->deadline_ns == 0)
+		broker->deadline_ns = now + TIERS_NS;
+	if (!broker_tiers_take(broker, now >= broker->deadline_ns))
+		return;
+	broker->deadline_ns = 0;
+	models_remember(broker);
+	broker->phase = PHASE_OPENING;
+}
+
 /* A dead broker's I/O is waited for, up to 2 s; then this boot makes files of its own. */
 static void while_waiting(struct broker *broker, uint64_t now)
 {
@@ -370,14 +388,16 @@ static void while_waiting(struct broker *broker, uint64_t now)
 	if (r == -EAGAIN)
 		return;
 	if (r == 1)
-		log_warning("disk I/O of a broker that is gone is still under way: this boot makes a fresh arena, and "
-			    "leaves the tiers alone");
+		log_warning("I/O of a broker that is gone is still under way: this boot makes a fresh arena, and new files "
+			    "for the tiers that it touches");
 	broker->deadline_ns = 0;
 	if (r < 0) {
 		log_error("%s", why);
 		fail(broker);
 	} else if (broker_machine(broker) < 0) {
 		fail(broker);
+	} else {
+		while_tiers_open(broker, now);
 	}
 }
 
@@ -390,6 +410,9 @@ static void phase_step(struct broker *broker)
 	switch (broker->phase) {
 	case PHASE_WAITING:
 		while_waiting(broker, now);
+		break;
+	case PHASE_TIERS:
+		while_tiers_open(broker, now);
 		break;
 	case PHASE_OPENING:
 		if (broker->models_awaited > 0)
@@ -419,8 +442,8 @@ static void phase_step(struct broker *broker)
 
 static int timeout_ms(const struct broker *broker)
 {
-	if (broker->phase == PHASE_WAITING)
-		return WAITING_POLL_MS;
+	if (broker->phase == PHASE_WAITING || broker->phase == PHASE_TIERS)
+		return broker->phase == PHASE_WAITING ? WAITING_POLL_MS : TIERS_POLL_MS;
 	if (broker->phase == PHASE_LEAVING || broker->link->waiting)
 		return 1;
 	if (broker->phase == PHASE_DRAINING)

@@ -164,6 +164,7 @@ static void tier_open_order(struct core *core, struct order *order)
 	const uint32_t number = order->tier.number;
 
 	core->tiers[number] = order->tier.tier;
+	core->tier_rows[number].state = STOKER_TIER_RECOVERING;
 	for (uint32_t i = 0; i < core->n_extents; i++) {
 		if (core->extents[i / 64] & 1ull << i % 64)
 			tier_extent_ready(core->tiers[number], i);
@@ -178,6 +179,7 @@ static void tier_up(struct core *core, struct order *order)
 	if (order->result < 0) {
 		row->state = STOKER_TIER_FAILED;
 		core->degraded = true;
+		core->tiers[order->tier.number] = NULL;	/* nobody would ever answer */
 		/* Or what is stored would wait for it, and keep its place in the arena, for ever. */
 		engine_tier_down(core->engine, order->tier.number);
 	} else {

@@ -416,7 +416,7 @@ static void tiers_rows_fill(struct core *core, const struct config *config)
 	for (uint32_t i = 0; i < config->n_tiers; i++) {
 		struct control_tier *row = &core->tier_rows[i];
 
-		row->state = STOKER_TIER_RECOVERING;
+		row->state = STOKER_TIER_STARTING;
 		row->bytes = config->tiers[i].bytes;
 		snprintf(row->name, sizeof(row->name), "%s", config->tiers[i].name);
 		snprintf(row->path, sizeof(row->path), "%.*s", (int)sizeof(row->path) - 1, config->tiers[i].path);

@@ -1,6 +1,6 @@
 /*
- * What tier.c (open, recover, life, the core thread's side) and tier-io.c (the tier's own thread)
- * share of a tier.
+ * What tier.c (life, recovery, the core thread's side), tier-open.c (its files) and tier-io.c (the
+ * tier's own thread once it works) share of a tier.
  *
  * Messages go to the thread and come back over two queues that have room for all of them, so a put
  * never fails. They come from a fixed stock; when that is used up (a burst of slab_add and slab_remove),
@@ -13,6 +13,7 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 
+#include "src/broker/files.h"
 #include "src/broker/slabs.h"
 #include "src/broker/superblock.h"
 #include "src/broker/tier-way.h"
@@ -57,9 +58,17 @@ struct tier_transfer {
 	uint32_t bytes;
 };
 
+/*
+ * OPENING -> OPEN (its files are ours) -> WORKING -> over, or OPENING -> REFUSED -> over. A tier that is stopped
+ * while a hanging disk keeps it OPENING is LEFT to its thread, which frees it if that ever ends.
+ */
+enum tier_life { TIER_OPENING, TIER_OPEN, TIER_REFUSED, TIER_WORKING, TIER_LEFT };
+
 struct tier {
 	struct tier_config config;
-	char *path, *file_path;
+	char *directory, *owner;	/* what config.path and config.owner point to */
+	char *path, *file_path;		/* of the seat in it that this broker has; see tier-open.c */
+	uint32_t seat;
 	uint32_t n_messages;
 	int dir, lock, file;
 	bool direct;			/* the file is open with O_DIRECT */
@@ -68,6 +77,13 @@ struct tier {
 	struct superblock *superblock;	/* rows change under `models`, by the thread alone */
 	pthread_mutex_t models;
 	struct slabs *slabs;
+
+	pthread_mutex_t life_lock;	/* of the next four; life_changed tells of them */
+	pthread_cond_t life_changed;
+	enum tier_life life;
+	bool over;			/* OPEN, and told to stop before it was told to start */
+	int open_result;
+	char why[FILES_WHY];		/* REFUSED */
 
 	struct bell bell;		/* of the thread */
 	struct queue *to_thread, *to_core;
@@ -127,7 +143,11 @@ static inline struct tier_message *tier_list_get(struct tier_list *list)
 	return message;
 }
 
-/* tier-io.c: the thread. @arg: the tier. Opens its way, posts `up`, works until `stop` and all is done. */
+/* tier-open.c. 0, or -errno with the reason in @why: then nothing that was there has changed. */
+int tier_files_open(struct tier *tier, char *why);
+void tier_files_reserve(struct tier *tier);
+
+/* tier-io.c: the thread, when the tier has been told to start. @arg: the tier. Opens its way, posts `up`, works until `stop` and all is done. */
 void *tier_thread(void *arg);
 
 #endif

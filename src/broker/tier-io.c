@@ -516,11 +516,11 @@ void *tier_thread(void *arg)
 {
 	struct tier *tier = arg;
 
-	pthread_setname_np(pthread_self(), "stoker-tier");
 	tier->start_error = way_open(tier);
 	sem_post(&tier->up);
 	if (tier->start_error < 0)
 		return NULL;
+	tier_files_reserve(tier);
 	while (thread_turn(tier))
 		;
 	log_write(tier);

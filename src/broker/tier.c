@@ -1,189 +1,39 @@
 /*
- * A disk tier: open, recover, life, and the side that the core thread calls. tier-io.c is the
- * tier's own thread.
- *
- * Who may have it: the directory belongs to this uid and nobody else can write there; a lock file of
- * its own inside, never unlinked, is held by one broker and by its ring (uring.c), so two brokers
- * never share a tier, and a successor waits until the last transfer of a killed one has landed.
- * What is refused: see superblock.h and slabs.h. Everything foreign is looked at before anything
- * is written.
+ * A disk tier: its life, recovery, and the side that the core thread calls. tier-open.c opens its files
+ * and tier-io.c moves its bytes, both in the tier's own thread.
  */
 #include "src/broker/tier.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <linux/magic.h>
+#include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "src/broker/files.h"
 #include "src/broker/tier-inside.h"
 #include "src/common/log.h"
-#include "src/common/size.h"
 
-#define FILE_NAME	"stoker-tier"
-#define FILE_NEW	"stoker-tier.new"
-#define LOCK_NAME	"stoker-lock"
-#define LOCK_TRIES	100	/* of 10 ms: what a killed broker's ring takes to end */
-
-/* --- open --- */
-
-/* The lock, or -errno. The holder's pid is in the file for people to read. */
-static int lock_take(struct tier *tier, char *why)
-{
-	char pid[24] = "";
-	int n;
-
-	tier->lock = files_open(tier->dir, tier->path, LOCK_NAME, O_RDWR | O_CREAT, why);
-	if (tier->lock < 0)
-		return tier->lock;
-	for (int i = 0; flock(tier->lock, LOCK_EX | LOCK_NB) < 0; i++) {
-		if (errno == EWOULDBLOCK && i < LOCK_TRIES) {
-			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-			continue;
-		}
-		if (errno != EWOULDBLOCK)
-			return files_why(errno, why, "cannot lock %.120s/" LOCK_NAME ": %m", tier->path);
-		if (pread(tier->lock, pid, sizeof(pid) - 1, 0) < 0)
-			pid[0] = '\0';
-		pid[strspn(pid, "0123456789")] = '\0';
-		return files_why(EBUSY, why, "the tier %.120s is in use by another broker (pid %s); stop it or name another "
-				 "directory", tier->path, pid[0] ? pid : "unknown");
-	}
-	n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-	/* Only a courtesy: a full disk must not keep a broker from serving what is there. */
-	if (ftruncate(tier->lock, 0) == 0 && files_write(tier->lock, pid, (size_t)n, 0) < 0)
-		log_debug("tier %s: could not write its pid into %s/" LOCK_NAME, tier->config.name, tier->path);
-	return 0;
-}
-
-/* A new file with a superblock, under its final name once that is durable. */
-static int file_make(struct tier *tier, char *why)
-{
-	int r = -EIO, fd;
-
-	unlinkat(tier->dir, FILE_NEW, 0);	/* of a broker that was killed right here */
-	fd = openat(tier->dir, FILE_NEW, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd >= 0) {
-		r = superblock_write(fd, tier->superblock);
-		close(fd);
-	}
-	if (r == 0)
-		r = files_rename(tier->dir, FILE_NEW, FILE_NAME);
-	if (r == 0)
-		return 0;
-	if (fd < 0)
-		r = -errno;
-	errno = -r;
-	return files_why(-r, why, "cannot make %.140s: %m", tier->file_path);
-}
-
-/* Look at what is there, or make it. tier->file is a plain descriptor then. */
-static int file_open(struct tier *tier, char *why)
-{
-	struct stat st;
-	int r;
-
-	tier->file = files_open(tier->dir, tier->path, FILE_NAME, O_RDWR, why);
-	if (tier->file == -ENOENT) {
-		tier->fresh = true;
-		r = file_make(tier, why);
-		if (r < 0)
-			return r;
-		tier->file = files_open(tier->dir, tier->path, FILE_NAME, O_RDWR, why);
-	}
-	if (tier->file < 0)
-		return tier->file;
-	if (fstat(tier->file, &st) < 0 || st.st_size < (off_t)SUPERBLOCK_BYTES)
-		return files_why(EBADMSG, why, "%.140s is no tier of stoker's (it is too short); move it away or name another "
-				 "directory", tier->file_path);
-	return superblock_read(tier->file, tier->file_path, tier->config.extent_bytes, why, tier->superblock);
-}
-
-/* Is there room for all of it? Asked before anything else is made. */
-static int file_room(struct tier *tier, char *why)
-{
-	const uint64_t bytes = SUPERBLOCK_DATA + tier->units * 4096;
-	char wanted[16], given[16];
-	struct statvfs vfs;
-	struct stat st;
-	uint64_t room;
-
-	if (fstatvfs(tier->file, &vfs) < 0 || fstat(tier->file, &st) < 0)
-		return files_why(errno, why, "cannot look at the file system of %.140s: %m", tier->file_path);
-	room = (uint64_t)vfs.f_bavail * vfs.f_frsize + (uint64_t)st.st_blocks * 512;
-	if (bytes <= room)
-		return 0;
-	return files_why(ENOSPC, why, "no room for the tier %.100s: %s are wanted and its file system has %s; make it smaller "
-			 "or free some", tier->path, size_text(bytes, wanted), size_text(room, given));
-}
-
-static int file_size(struct tier *tier, char *why)
-{
-	if (ftruncate(tier->file, (off_t)(SUPERBLOCK_DATA + tier->units * 4096)) < 0)
-		return files_why(errno, why, "cannot give %.140s its size: %m", tier->file_path);
-	return 0;
-}
-
-/*
- * Where the file system keeps blocks reserved without writing them, reserve all now; elsewhere the
- * file stays sparse, and a disk that fills up later is a write error. Seconds for a new terabyte, so
- * it is done at the start, which may take its time, and not at the open, which may not.
- */
-static void file_reserve(struct tier *tier)
-{
-	struct statfs fs;
-
-	if (fstatfs(tier->file, &fs) == 0 &&
-	    (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC || fs.f_type == BTRFS_SUPER_MAGIC) &&
-	    fallocate(tier->file, 0, 0, (off_t)(SUPERBLOCK_DATA + tier->units * 4096)) < 0)
-		log_info("tier %s: could not reserve %s beforehand: %m; blocks are found as they are written",
-			 tier->config.name, tier->file_path);
-}
-
-/* Open the file once more past the page cache, and try it: some file systems say no at the read only. */
-static void file_go_direct(struct tier *tier)
-{
-	void *page = aligned_alloc(4096, 4096);
-	int fd = tier->config.no_direct ? -1 : files_open(tier->dir, tier->path, FILE_NAME, O_RDWR | O_DIRECT,
-							  (char[FILES_WHY]){ "" });
-
-	if (fd >= 0 && page && files_read(fd, page, 4096, 0) == 0) {
-		close(tier->file);
-		tier->file = fd;
-		tier->direct = true;
-	} else {
-		if (fd >= 0)
-			close(fd);
-		if (!tier->config.no_direct)
-			log_warning("tier %s: the file system of %s has no O_DIRECT, so its bytes pass through the page cache, "
-				    "slower and in memory twice; use ext4 or xfs", tier->config.name, tier->path);
-	}
-	free(page);
-}
+/* --- parts --- */
 
 static int tier_parts(struct tier *tier, const struct tier_config *config)
 {
 	/* Room for what waits in either queue: the whole stock. */
 	tier->n_messages = config->ios + TIER_SPARE;
-	tier->path = strdup(config->path);
+	tier->directory = strdup(config->path);
+	tier->owner = config->owner ? strdup(config->owner) : NULL;
 	tier->stock = calloc(tier->n_messages, sizeof(*tier->stock));
 	tier->to_thread = queue_new(tier->n_messages + 1);
 	tier->to_core = queue_new(tier->n_messages + 1);
 	tier->superblock = superblock_new(config->extent_bytes);
-	if (!tier->path || asprintf(&tier->file_path, "%s/" FILE_NAME, tier->path) < 0 || !tier->stock ||
-	    !tier->to_thread || !tier->to_core || !tier->superblock)
+	if (!tier->directory || (config->owner && !tier->owner) || !tier->stock || !tier->to_thread ||
+	    !tier->to_core || !tier->superblock)
 		return -ENOMEM;
+	tier->config.path = tier->directory;
+	tier->config.owner = tier->owner;
 	for (uint32_t i = 0; i < tier->n_messages; i++) {
 		tier->stock[i].next = tier->free;
 		tier->free = &tier->stock[i];
@@ -191,7 +41,18 @@ static int tier_parts(struct tier *tier, const struct tier_config *config)
 	return bell_init(&tier->bell);
 }
 
-static struct tier *tier_new(const struct tier_config *config)
+static void life_init(struct tier *tier)
+{
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&tier->life_changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	pthread_mutex_init(&tier->life_lock, NULL);
+}
+
+static struct tier *tier_make(const struct tier_config *config)
 {
 	struct tier *tier = calloc(1, sizeof(*tier));
 
@@ -207,6 +68,7 @@ static struct tier *tier_new(const struct tier_config *config)
 		tier_list_init(&tier->reads[i]);
 	pthread_mutex_init(&tier->models, NULL);
 	sem_init(&tier->up, 0, 0);
+	life_init(tier);
 	return tier;
 }
 
@@ -229,56 +91,16 @@ static void tier_free(struct tier *tier)
 	queue_free(tier->to_thread);
 	queue_free(tier->to_core);
 	pthread_mutex_destroy(&tier->models);
+	pthread_mutex_destroy(&tier->life_lock);
+	pthread_cond_destroy(&tier->life_changed);
 	sem_destroy(&tier->up);
 	free(tier->superblock);
 	free(tier->stock);
+	free(tier->directory);
+	free(tier->owner);
 	free(tier->path);
 	free(tier->file_path);
 	free(tier);
-}
-
-static int tier_open_files(struct tier *tier, char *why)
-{
-	int r;
-
-	if (tier->units == 0)
-		return files_why(EINVAL, why, "the tier %.120s is smaller than one extent of %" PRIu64 " bytes; make it larger",
-				 tier->path, tier->config.extent_bytes);
-	tier->dir = files_directory(tier->path, why);
-	if (tier->dir < 0)
-		return tier->dir;
-	r = lock_take(tier, why);
-	if (r == 0)
-		r = file_open(tier, why);
-	if (r == 0)
-		r = file_room(tier, why);
-	/* The log is looked at before the file grows: a foreign one refuses the whole directory. */
-	if (r == 0)
-		r = slabs_open(tier->dir, tier->path, tier->superblock->uuid, tier->units, tier->fresh, why, &tier->slabs);
-	if (r == 0)
-		r = file_size(tier, why);
-	if (r == 0)
-		file_go_direct(tier);
-	else if (tier->fresh)
-		unlinkat(tier->dir, FILE_NAME, 0);	/* made a moment ago, holds nothing */
-	return r;
-}
-
-int tier_open(const struct tier_config *config, char *why, struct tier **ret)
-{
-	struct tier *tier = tier_new(config);
-	int r = tier ? tier_parts(tier, config) : -ENOMEM;
-
-	if (r < 0)
-		files_why(-r, why, "no memory for the tier %.120s", config->path);
-	else
-		r = tier_open_files(tier, why);
-	if (r < 0) {
-		tier_free(tier);
-		return r;
-	}
-	*ret = tier;
-	return 0;
 }
 
 /* --- recovery --- */
@@ -332,33 +154,120 @@ uint32_t tier_epoch(const struct tier *tier, const uint8_t model_digest[MODEL_DI
 
 /* --- life --- */
 
-int tier_start(struct tier *tier)
+static void life_set(struct tier *tier, enum tier_life life)
 {
-	sigset_t all, before;
+	tier->life = life;
+	pthread_cond_broadcast(&tier->life_changed);
+}
+
+/* The tier's thread: open, say so, wait for the word, work. */
+static void *tier_main(void *arg)
+{
+	struct tier *tier = arg;
+	char why[FILES_WHY] = "";
+	enum tier_life life;
 	int r;
 
-	file_reserve(tier);
-	sigfillset(&all);	/* signals are the business of the thread that started us */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&tier->thread, NULL, tier_thread, tier);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r != 0)
-		return -r;
-	tier->started = true;
+	pthread_setname_np(pthread_self(), "stoker-tier");
+	r = tier_files_open(tier, why);
+	pthread_mutex_lock(&tier->life_lock);
+	if (tier->life == TIER_LEFT) {		/* nobody else knows of it any more */
+		pthread_mutex_unlock(&tier->life_lock);
+		tier_free(tier);
+		return NULL;
+	}
+	tier->open_result = r;
+	memcpy(tier->why, why, sizeof(tier->why));
+	life_set(tier, r < 0 ? TIER_REFUSED : TIER_OPEN);
+	while (tier->life == TIER_OPEN && !tier->over)
+		pthread_cond_wait(&tier->life_changed, &tier->life_lock);
+	life = tier->life;
+	pthread_mutex_unlock(&tier->life_lock);
+	return life == TIER_WORKING ? tier_thread(tier) : NULL;
+}
+
+/* Still opening after @wait_ns? With life_lock held. */
+static bool opening_lasts(struct tier *tier, uint64_t wait_ns)
+{
+	struct timespec until;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	wait_ns += (uint64_t)until.tv_nsec;
+	until.tv_sec += (time_t)(wait_ns / 1000000000u);
+	until.tv_nsec = (long)(wait_ns % 1000000000u);
+	while (tier->life == TIER_OPENING && r != ETIMEDOUT)
+		r = pthread_cond_timedwait(&tier->life_changed, &tier->life_lock, &until);
+	return tier->life == TIER_OPENING;
+}
+
+int tier_new(const struct tier_config *config, struct tier **ret)
+{
+	struct tier *tier = tier_make(config);
+	int r = tier ? tier_parts(tier, config) : -ENOMEM;
+	sigset_t all, before;
+
+	if (r == 0) {
+		sigfillset(&all);	/* signals are the business of the thread that makes us */
+		pthread_sigmask(SIG_SETMASK, &all, &before);
+		r = -pthread_create(&tier->thread, NULL, tier_main, tier);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
+	if (r < 0) {
+		tier_free(tier);
+		return r;
+	}
+	*ret = tier;
+	return 0;
+}
+
+int tier_opened(struct tier *tier, uint64_t wait_ns, char *why)
+{
+	int r = -EINPROGRESS;
+
+	pthread_mutex_lock(&tier->life_lock);
+	if (!opening_lasts(tier, wait_ns)) {
+		r = tier->open_result;
+		memcpy(why, tier->why, sizeof(tier->why));
+	}
+	pthread_mutex_unlock(&tier->life_lock);
+	return r;
+}
+
+int tier_start(struct tier *tier)
+{
+	pthread_mutex_lock(&tier->life_lock);
+	assert(tier->life == TIER_OPEN);
+	life_set(tier, TIER_WORKING);
+	pthread_mutex_unlock(&tier->life_lock);
 	while (sem_wait(&tier->up) < 0 && errno == EINTR)
 		;
-	if (tier->start_error == 0)
-		return 0;
-	pthread_join(tier->thread, NULL);
-	tier->started = false;
+	tier->started = tier->start_error == 0;
 	return tier->start_error;
+}
+
+/* True: its thread may hang in the disk, and the tier is left to it. */
+static bool leave_if_opening(struct tier *tier)
+{
+	bool left;
+
+	pthread_mutex_lock(&tier->life_lock);
+	left = tier->life == TIER_OPENING;
+	if (left) {
+		tier->life = TIER_LEFT;
+		pthread_detach(tier->thread);
+	}
+	tier->over = true;
+	pthread_cond_broadcast(&tier->life_changed);
+	pthread_mutex_unlock(&tier->life_lock);
+	return left;
 }
 
 void tier_stop(struct tier *tier)
 {
 	struct tier_event none;
 
-	if (!tier)
+	if (!tier || leave_if_opening(tier))
 		return;
 	if (tier->started) {
 		/* What waits for a free message must get one before the thread may end. */
@@ -368,8 +277,8 @@ void tier_stop(struct tier *tier)
 		}
 		atomic_store_explicit(&tier->stop, true, memory_order_seq_cst);
 		bell_ring(&tier->bell);
-		pthread_join(tier->thread, NULL);
 	}
+	pthread_join(tier->thread, NULL);
 	tier_free(tier);
 }
 

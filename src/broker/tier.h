@@ -12,8 +12,9 @@
  * thread; without O_DIRECT: buffered; each with one log line that names the remedy. I/O that crosses an extent is cut
  * there. Reads go before writes; an I/O error is answered, never retried in silence.
  *
- * Threads: open, recover and start by the control thread, before the tier is up; submit and reap
- * by the core thread, never blocking; the rest is the tier's own thread.
+ * Threads: the tier's own thread opens its files, which may take as long as the disk likes, and
+ * works from tier_start() on; new and opened are called by the control thread, recover and start by the
+ * starter, submit and reap by the core thread; none of them but recover waits for the disk.
  */
 #ifndef STOKER_BROKER_TIER_H
 #define STOKER_BROKER_TIER_H
@@ -30,6 +31,8 @@ struct tier;
 struct tier_config {
 	char name[32];			/* "disk0" */
 	const char *path;		/* directory */
+	const char *owner;		/* whose it is, for the lock file: runtime directory and name of the broker */
+	bool io_is_held;		/* a dead broker of that name may still have I/O under way; see tier-open.c */
 	uint64_t bytes;			/* of images, rounded down to extents */
 	uint64_t extent_bytes;
 	uint64_t depth_bytes;		/* of I/O under way */
@@ -41,8 +44,13 @@ struct tier_config {
 	bool no_uring, no_direct;	/* for tests: take the slower way */
 };
 
-/* Returns 0; -errno with the reason and remedy in @why (256 bytes). Nothing foreign is touched. */
-int tier_open(const struct tier_config *config, char *why, struct tier **ret);
+/* Make a tier, whose thread then opens it. Returns 0 or -errno. The texts of @config are copied. */
+int tier_new(const struct tier_config *config, struct tier **ret);
+/*
+ * Is it open? Waits @wait_ns at most. Returns 0 (yes: what follows may be called), -EINPROGRESS (not yet), or
+ * another -errno: it never will, reason and remedy are in @why (256 bytes), and nothing foreign was touched.
+ */
+int tier_opened(struct tier *tier, uint64_t wait_ns, char *why);
 
 /* What the slab table knows, each live object once; model by (tenant) digest. Stops if @each returns false. */
 struct tier_found {
@@ -52,8 +60,9 @@ struct tier_found {
 };
 int tier_recover(struct tier *tier, bool (*each)(void *arg, const struct tier_found *found), void *arg);
 
-int tier_start(struct tier *tier);	/* its thread */
-void tier_stop(struct tier *tier);	/* all I/O has ended: flushes the slab table, joins, frees */
+int tier_start(struct tier *tier);	/* its thread begins to move bytes */
+/* All I/O has ended: flushes the slab table, joins, frees. One that is still opening is left to its thread. */
+void tier_stop(struct tier *tier);
 
 /* The next highest epoch known to this tier for a model, or 0. */
 uint32_t tier_epoch(const struct tier *tier, const uint8_t model_digest[MODEL_DIGEST_BYTES]);

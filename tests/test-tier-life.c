@@ -1,0 +1,388 @@
+/*
+ * The life of a disk tier, seen from outside the broker: a slow or hanging open, disk I/O of a dead broker
+ * that does not end, directories that cannot be had, limits that are too small. Each is one clear
+ * line and a smaller or absent tier, and never costs anybody more than hits.
+ */
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/suite.h"
+#include "tests/whole-rig.h"
+#include "tests/worker-rig.h"
+
+static void setup(void)
+{
+	whole_make();
+	whole.tier = true;
+}
+
+static char *path_in(char ret[192], const char *what)
+{
+	snprintf(ret, 192, "%s/%s", whole.directory, what);
+	return ret;
+}
+
+static bool is_there(const char *what)
+{
+	char path[192];
+
+	return access(path_in(path, what), F_OK) == 0;
+}
+
+static uint32_t tier_state(void)
+{
+	struct control_tier row;
+
+	ck_assert(control_read_tier(whole_page(), 0, &row));
+	return row.state;
+}
+
+static int lock_hold(const char *what)
+{
+	char path[192];
+	const int fd = open(path_in(path, what), O_RDWR | O_CLOEXEC);
+
+	ck_assert_msg(fd >= 0, "%s: %m", path);
+	ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), 0);
+	return fd;
+}
+
+/* The I/O lock that goes with the broker's name, as a ring of a dead one would hold it. */
+static int io_lock_hold(void)
+{
+	char what[96];
+
+	snprintf(what, sizeof(what), "run/private%s.io", whole.name);
+	return lock_hold(what);
+}
+
+/* ---- I/O of a dead broker that does not end --------------------------------------------------------- */
+
+/* Something in arena and tier, and its broker is gone. */
+static void store_and_end(uint32_t first)
+{
+	struct worker w;
+
+	whole_start();
+	worker_start(&w);
+	worker_stores(&w, first, 16);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+
+START_TEST(where_old_io_hangs_in_a_tier_this_boot_has_files_of_its_own_and_the_next_the_old_ones)
+{
+	struct worker w;
+
+	store_and_end(0);
+	const int io = io_lock_hold(), tier = lock_hold("tier/stoker-lock");
+	whole_launch();
+	whole_await_state(STOKER_STATE_DEGRADED);
+	ck_assert_uint_eq(tier_state(), STOKER_TIER_SERVING);
+	ck_assert_uint_eq(whole_logged("this boot makes a fresh arena, and new files for the tiers that it touches"), 1);
+	ck_assert_uint_eq(whole_logged("this boot makes files of its own in "), 1);
+	expect(is_there("tier/stoker-1/stoker-tier"));
+	worker_start(&w);
+	worker_gets(&w, 0, 16, 0);
+	worker_stores(&w, 1000, 16);
+	ck_assert_int_eq(whole_ctl("drain"), 0);
+	ck_assert_int_eq(whole_ctl("evict 100%"), 0);
+	ck_assert_uint_eq(worker_gets(&w, 1000, 16, 16).counts[1], 16);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+
+	/* It still hangs: what the boot before has made is used again. */
+	whole_launch();
+	whole_await_state(STOKER_STATE_DEGRADED);
+	worker_start(&w);
+	ck_assert_uint_eq(worker_gets(&w, 1000, 16, 16).counts[1], 16);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	expect(!is_there("tier/stoker-2"));
+
+	close(io);
+	close(tier);
+	whole_start();
+	ck_assert_uint_eq(tier_state(), STOKER_TIER_SERVING);
+	expect(!is_there("tier/stoker-1"));
+	worker_start(&w);
+	ck_assert_uint_eq(worker_gets(&w, 0, 16, 16).counts[1], 16);
+	ck_assert_uint_eq(worker_gets(&w, 1000, 16, 16).counts[0], 16);	/* nothing hung in the arena of that boot */
+	worker_end(&w);
+}
+END_TEST
+
+START_TEST(a_tier_that_old_io_does_not_touch_serves_as_it_is)
+{
+	struct worker w;
+
+	store_and_end(0);
+	const int io = io_lock_hold();
+	whole_launch();
+	whole_await_state(STOKER_STATE_DEGRADED);
+	ck_assert_uint_eq(whole_logged("this boot makes files of its own in "), 0);
+	worker_start(&w);
+	ck_assert_uint_eq(worker_gets(&w, 0, 16, 16).counts[1], 16);
+	worker_end(&w);
+	expect(!is_there("tier/stoker-1"));
+	close(io);
+}
+END_TEST
+
+START_TEST(a_tier_that_a_broker_of_another_name_has_is_refused_also_while_old_io_hangs)
+{
+	char path[192];
+
+	store_and_end(0);
+	const int io = io_lock_hold(), tier = lock_hold("tier/stoker-lock");
+	const int fd = open(path_in(path, "tier/stoker-lock"), O_WRONLY | O_TRUNC | O_CLOEXEC);
+	ck_assert_int_gt(dprintf(fd, "4711\n/somewhere/else/stoker\n"), 0);
+	close(fd);
+	whole_launch();
+	whole_await_state(STOKER_STATE_DEGRADED);
+	ck_assert_uint_eq(tier_state(), STOKER_TIER_FAILED);
+	ck_assert_uint_eq(whole_logged("is in use by another broker (pid 4711); stop it or name another directory"), 1);
+	expect(!is_there("tier/stoker-1"));
+	close(io);
+	close(tier);
+}
+END_TEST
+
+START_TEST(a_client_that_attached_while_old_io_was_waited_for_can_map_what_it_stored)
+{
+	struct stoker_mapping mapping = { .size = sizeof(mapping) };
+	struct stoker_result result;
+	struct control_client row;
+	struct worker w;
+	int status;
+
+	store_and_end(0);
+	const int io = io_lock_hold();
+	whole_launch();
+	ck_assert_uint_eq(atomic_load(&whole_page()->state), STOKER_STATE_STARTING);
+	const pid_t holder = whole_fork();	/* the lock is free when the client has attached */
+	if (holder == 0) {
+		await(control_read_client(whole_page(), 0, &row) && row.used);
+		_exit(atomic_load(&whole_page()->state) != STOKER_STATE_STARTING);
+	}
+	close(io);
+	worker_start(&w);
+	ck_assert_int_eq(waitpid(holder, &status, 0), holder);
+	ck_assert_int_eq(status, 0);
+	worker_stores(&w, 2000, 4);
+	result = worker_looks_up(&w, 2000, 4);
+	ck_assert_uint_eq(result.n, 4);
+	ck_assert_int_eq(stoker_map(w.c, &result.lease, 0, 0, 0, &mapping), 0);
+	expect(mapping.data && mapping.bytes == WORKER_ROWS * WORKER_BLOCKS * WORKER_BYTES);
+	ck_assert_int_eq(stoker_unmap(w.c, &mapping), 0);
+	worker_end(&w);
+}
+END_TEST
+
+/* ---- a tier that takes its time ------------------------------------------------------------------------ */
+
+START_TEST(while_a_tier_is_being_opened_clients_attach_and_are_answered)
+{
+	struct stoker *early[4];
+	struct stoker_job job;
+	struct worker w;
+
+	store_and_end(0);
+	const int tier = lock_hold("tier/stoker-lock");	/* it is tried for a second */
+	whole_launch();
+	for (int i = 0; i < 4; i++) {
+		ck_assert_int_eq(stoker_attach(whole.name, NULL, &early[i]), 0);
+		ck_assert_int_eq(stoker_ping(early[i], &job), 0);
+		ck_assert_int_eq(stoker_wait(early[i], job, 60000000), 0);
+		ck_assert_int_eq(stoker_finish(early[i], job, NULL, NULL, 0, NULL, 0), 0);
+	}
+	ck_assert_uint_eq(tier_state(), STOKER_TIER_STARTING);
+	ck_assert_uint_eq(atomic_load(&whole_page()->state), STOKER_STATE_STARTING);
+	whole_await_state(STOKER_STATE_DEGRADED);
+	ck_assert_uint_eq(tier_state(), STOKER_TIER_FAILED);
+	ck_assert_uint_eq(whole_logged("tier disk0 is out of service: "), 1);
+	for (int i = 0; i < 4; i++)
+		stoker_close(early[i]);
+	worker_start(&w);
+	worker_gets(&w, 0, 16, 16);
+	worker_end(&w);
+	close(tier);
+}
+END_TEST
+
+START_TEST(a_broker_that_is_stopped_while_a_tier_is_being_opened_ends_at_once)
+{
+	store_and_end(0);
+	const int tier = lock_hold("tier/stoker-lock");
+	whole_launch();
+	ck_assert_uint_eq(tier_state(), STOKER_TIER_STARTING);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	ck_assert_uint_eq(whole_logged("out of service"), 0);
+	close(tier);
+}
+END_TEST
+
+/* ---- what cannot be had ---------------------------------------------------------------------------------- */
+
+/* It serves from memory, more than that holds, and says once why there is no tier. */
+static void serves_without(const char *why)
+{
+	struct worker w;
+
+	whole_launch();
+	whole_await_state(STOKER_STATE_DEGRADED);
+	ck_assert_uint_eq(tier_state(), STOKER_TIER_FAILED);
+	ck_assert_uint_eq(whole_logged("tier disk0 is out of service: "), 1);
+	ck_assert_msg(whole_logged(why) == 1, "no line with: %s", why);
+	worker_start(&w);
+	for (uint32_t chain = 0; chain < 16; chain++)
+		worker_stores(&w, chain * 1000, 64);
+	worker_gets(&w, 15000, 64, 64);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	ck_assert_uint_eq(whole_logged("not everything could be written back"), 0);
+}
+
+START_TEST(a_limit_of_file_sizes_costs_the_tier_and_names_the_remedy)
+{
+	const struct rlimit limit = { 32 << 20, 32 << 20 };	/* arena and log fit */
+
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	serves_without("stoker-tier its size: File too large; raise the limit of file sizes (LimitFSIZE=infinity, ulimit -f)");
+	expect(!is_there("tier/stoker-tier") && !is_there("tier/stoker-slabs"));
+}
+END_TEST
+
+START_TEST(a_directory_that_others_can_write_is_refused)
+{
+	char path[192];
+
+	ck_assert_int_eq(mkdir(path_in(path, "tier"), 0700), 0);
+	ck_assert_int_eq(chmod(path, 0777), 0);
+	serves_without("can be written by others (mode 0777); chmod 0700 it");
+}
+END_TEST
+
+START_TEST(a_directory_that_cannot_be_made_is_refused)
+{
+	char path[192];
+	const int fd = open(path_in(path, "tier"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	serves_without("cannot open the directory ");
+}
+END_TEST
+
+/* The file system cannot be written, as it is after an error; where the kernel lets us mount one. */
+START_TEST(a_file_system_that_is_read_only_costs_the_tier_and_names_it)
+{
+	char path[192];
+
+	path_in(path, "tier");
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("none", path, "tmpfs", MS_RDONLY, "mode=0700") < 0) {
+		printf("# skipped: no file system can be mounted here: %m\n");
+		return;
+	}
+	serves_without("stoker-lock: Read-only file system");
+	umount2(path, MNT_DETACH);
+}
+END_TEST
+
+/* ---- less than was asked for ------------------------------------------------------------------------------- */
+
+START_TEST(a_disk_that_fills_up_keeps_what_fits_and_holds_up_nobody)
+{
+	struct control_tier row;
+	struct worker w;
+	uint32_t kept = 0;
+
+	whole.forbidden = "io_uring,beyond_16m";
+	whole_start();
+	worker_start(&w);
+	for (uint32_t chain = 0; chain < 30; chain++)	/* 60 MiB through an arena of 24 */
+		worker_stores(&w, chain * 1000, 64);
+	ck_assert_int_eq(whole_ctl("drain"), 0);
+	ck_assert_uint_eq(whole_logged("No space left on device; what does not fit is not kept, free some space"), 1);
+	expect(control_read_tier(whole_page(), 0, &row));
+	ck_assert_uint_eq(row.state, STOKER_TIER_SERVING);
+	await(control_read_tier(whole_page(), 0, &row) && row.write_errors > 0);
+	ck_assert_int_eq(whole_ctl("evict 100%"), 0);
+	for (uint32_t chain = 0; chain < 30; chain++)
+		kept += worker_looks_up(&w, chain * 1000, 64).n;
+	ck_assert_uint_gt(kept, 0);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(a_memlock_limit_that_is_too_small_costs_registered_buffers_and_names_the_remedy)
+{
+	const struct rlimit limit = { 1 << 20, 1 << 20 };
+	struct worker w;
+
+	ck_assert_int_eq(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+	if (geteuid() == 0) {
+		/* The limit is for those without CAP_IPC_LOCK. */
+		ck_assert_int_eq(chmod(whole.directory, 0700), 0);
+		ck_assert_int_eq(chown(whole.directory, 65530, 65530), 0);
+		if (setresgid(65530, 65530, 65530) < 0 || setresuid(65530, 65530, 65530) < 0) {
+			printf("# skipped: no other uid can be had here: %m\n");
+			return;
+		}
+	}
+	whole_start();
+	worker_start(&w);
+	worker_stores(&w, 0, 64);
+	ck_assert_int_eq(whole_ctl("drain"), 0);
+	ck_assert_int_eq(whole_ctl("evict 100%"), 0);
+	ck_assert_uint_eq(worker_gets(&w, 0, 64, 64).counts[1], 64);
+	worker_end(&w);
+	ck_assert_uint_eq(whole_logged("the memlock limit of 1024 KiB is too small for 24 MiB, so its reads and writes cost more "
+				       "CPU; raise it (LimitMEMLOCK=infinity, ulimit -l)"), 1);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("tier-life");
+	TCase *old = tcase_create("old");
+
+	tcase_add_checked_fixture(old, setup, whole_clean);
+	tcase_set_timeout(old, 180);
+	tcase_add_test(old, where_old_io_hangs_in_a_tier_this_boot_has_files_of_its_own_and_the_next_the_old_ones);
+	tcase_add_test(old, a_tier_that_old_io_does_not_touch_serves_as_it_is);
+	tcase_add_test(old, a_tier_that_a_broker_of_another_name_has_is_refused_also_while_old_io_hangs);
+	tcase_add_test(old, a_client_that_attached_while_old_io_was_waited_for_can_map_what_it_stored);
+	suite_add_tcase(suite, old);
+	TCase *slow = tcase_create("slow");
+	tcase_add_checked_fixture(slow, setup, whole_clean);
+	tcase_set_timeout(slow, 180);
+	tcase_add_test(slow, while_a_tier_is_being_opened_clients_attach_and_are_answered);
+	tcase_add_test(slow, a_broker_that_is_stopped_while_a_tier_is_being_opened_ends_at_once);
+	suite_add_tcase(suite, slow);
+	TCase *less = tcase_create("less");
+	tcase_add_checked_fixture(less, setup, whole_clean);
+	tcase_set_timeout(less, 180);
+	tcase_add_test(less, a_limit_of_file_sizes_costs_the_tier_and_names_the_remedy);
+	tcase_add_test(less, a_directory_that_others_can_write_is_refused);
+	tcase_add_test(less, a_directory_that_cannot_be_made_is_refused);
+	tcase_add_test(less, a_file_system_that_is_read_only_costs_the_tier_and_names_it);
+	tcase_add_test(less, a_disk_that_fills_up_keeps_what_fits_and_holds_up_nobody);
+	tcase_add_test(less, a_memlock_limit_that_is_too_small_costs_registered_buffers_and_names_the_remedy);
+	suite_add_tcase(suite, less);
+	return suite_run(suite);
+}
