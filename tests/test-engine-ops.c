@@ -213,6 +213,76 @@ START_TEST(a_lookup_waits_for_random_bits_rather_than_grant_a_lease_that_can_be_
 }
 END_TEST
 
+/* A world whose random bits are used up: of chain 1 two chunks are stored and leased. */
+static struct world *dry_world(struct engine_request *lookup)
+{
+	const uint64_t words[2] = { 11, 22 };
+	struct world *dry = world_new(&(struct world_options){ .no_random = true, .tiers = 1 });
+	struct engine_request request = ask_store(dry, 0, 0, PLAIN, 1, 0, 2);
+
+	submit(dry, 0, &request);
+	world_run(dry);
+	engine_random(dry->engine, words, 2);
+	*lookup = ask_lookup(dry, 0, 1, PLAIN, 1, 2, 0);
+	submit(dry, 0, lookup);
+	world_run(dry);
+	ck_assert_uint_eq(dry->seen[0][1].answer.n, 2);
+	return dry;
+}
+
+START_TEST(a_partial_lookup_without_random_bits_waits_for_its_deadline_and_no_longer)
+{
+	struct engine_request request;
+	struct world *dry = dry_world(&request);
+	const struct seen *seen;
+
+	/* Two chunks more, on a tier alone that does not answer: they cannot come before the deadline. */
+	request = ask_store(dry, 0, 0, PLAIN, 1, 2, 2);
+	submit(dry, 0, &request);
+	world_run(dry);
+	engine_evict(dry->engine, 1 << 30, 1);
+	world_run(dry);
+	dry->hold[PENDING_READ] = true;
+	request = ask_lookup(dry, 0, 2, PLAIN, 1, 4, STOKER_F_PREFETCH | STOKER_F_PARTIAL | (_i ? STOKER_F_ANY : 0));
+	request.head.deadline_us = 5000;
+	seen = submit(dry, 0, &request);
+	world_run(dry);
+	ck_assert(!seen->done);
+	world_pass(dry, 20);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_DEADLINE);
+	ck_assert_uint_eq(seen->answer.n, 0);
+	world_free(dry);
+}
+END_TEST
+
+START_TEST(a_map_waits_for_random_bits_as_a_lookup_does)
+{
+	const uint64_t words[2] = { 33, 44 };
+	struct engine_request request;
+	struct world *dry = dry_world(&request);
+	const struct seen *seen, *late;
+
+	request = ask(dry, 0, 2, STOKER_OP_MAP, ENGINE_NONE);
+	memcpy(request.head.lease, dry->seen[0][1].answer.lease, sizeof(request.head.lease));
+	seen = submit(dry, 0, &request);
+	request.head.slot = 3;
+	request.head.deadline_us = 5000;
+	late = submit(dry, 0, &request);
+	world_run(dry);
+	ck_assert(!seen->done);
+	world_pass(dry, 20);
+	ck_assert(late->done);
+	ck_assert_uint_eq(late->answer.status, STOKER_STATUS_DEADLINE);
+	engine_random(dry->engine, words, 2);
+	world_run(dry);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(seen->mapped.bytes, 4096);
+	world_free(dry);
+}
+END_TEST
+
 /* ---- chained lookups ------------------------------------------------------------------------------------ */
 
 static const struct seen *piece(uint32_t slot, const struct seen *head, uint32_t number, uint64_t chain,
@@ -348,6 +418,8 @@ static TCase *lookups(void)
 {
 	TCase *tests = with_world("lookup", no_tier);
 
+	tcase_add_loop_test(tests, a_partial_lookup_without_random_bits_waits_for_its_deadline_and_no_longer, 0, 2);
+	tcase_add_test(tests, a_map_waits_for_random_bits_as_a_lookup_does);
 	tcase_add_test(tests, a_ping_is_answered_at_once);
 	tcase_add_test(tests, an_unknown_operation_is_a_bad_request);
 	tcase_add_test(tests, a_submit_on_a_slot_whose_job_lives_expels_the_client);

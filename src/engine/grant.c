@@ -262,10 +262,13 @@ void lookup_finish(struct engine *e, struct job *job, enum stoker_status status,
 	/* With ANY a lease may be due although no length is usable. */
 	if (status == STOKER_STATUS_OK && (n > 0 || job->flags & STOKER_F_ANY) && !probe && lk->renew == NONE &&
 	    e->n_random < 2) {
-		job->phase = PHASE_RANDOM;
-		lk->target = n;
-		job_wait_random(e, job);
-		return;
+		if (!lk->late) {
+			job->phase = PHASE_RANDOM;
+			lk->target = n;
+			job_wait_random(e, job);
+			return;
+		}
+		status = STOKER_STATUS_DEADLINE;
 	}
 	memset(&answer, 0, sizeof(answer));
 	if (status != STOKER_STATUS_OK)

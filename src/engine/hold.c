@@ -1,6 +1,7 @@
 /*
  * Holds: one object of a lease, pinned so that its client can read it in the arena. A hold outlives
- * the lease, and ends by UNMAP or with its client. What a client may hold is bounded.
+ * the lease, and ends by UNMAP or with its client. What a client may hold is bounded. A MAP is answered at
+ * once, unless there are no random bits for its token: then it waits for them.
  */
 #include "src/engine/internal.h"
 
@@ -81,40 +82,43 @@ void hold_end(struct engine *e, uint32_t number)
 }
 
 /* The object that a MAP names, or why there is none. */
-static enum stoker_status object_find(struct engine *e, struct job *job, const struct engine_request *request,
-				      uint32_t *ret_entry, uint32_t *ret_record)
+static enum stoker_status object_find(struct engine *e, struct job *job, uint32_t *ret_entry, uint32_t *ret_record)
 {
-	const uint32_t number = lease_find(e, job, request->head.lease);
-	const uint32_t chunk = request->line.map.chunk;
+	const struct mapping *m = &job->mapping;
+	const uint32_t number = lease_find(e, job, m->lease);
 	uint32_t part;
 
 	if (number == NONE)
 		return STOKER_STATUS_EXPIRED;
-	part = part_find(&e->models[e->leases[number].model], request->line.map.group, request->line.map.shard);
-	if (job->flags || part == NONE || chunk >= e->leases[number].length)
+	part = part_find(&e->models[e->leases[number].model], m->group, m->shard);
+	if (job->flags || part == NONE || m->chunk >= e->leases[number].length)
 		return STOKER_STATUS_BAD_REQUEST;
-	lease_spell(e, &e->leases[number], chunk, 1, ret_entry);
+	lease_spell(e, &e->leases[number], m->chunk, 1, ret_entry);
 	if (*ret_entry == NONE || !(entry_ready(e, entry_of(e, *ret_entry)) >> part & 1))
 		return STOKER_STATUS_NOT_FOUND;
 	*ret_record = index_record_find(e->index, *ret_entry, part);
 	return STOKER_STATUS_OK;
 }
 
-void hold_map(struct engine *e, struct job *job, const struct engine_request *request)
+void hold_step(struct engine *e, struct job *job)
 {
 	struct stoker_mapped mapped;
 	uint32_t entry, record, hold;
 	enum stoker_status status;
 	uint64_t bytes;
 
-	count(e, STOKER_COUNTER_MAPS, 1);
-	status = object_find(e, job, request, &entry, &record);
+	status = object_find(e, job, &entry, &record);
 	if (status == STOKER_STATUS_OK) {
 		bytes = entry_model(e, entry_of(e, entry))->parts[record_of(e, record)->part].payload_bytes;
 		if (!may_hold(e, job->client, bytes))
 			status = STOKER_STATUS_REFUSED;
-		else if (e->free_hold == NONE || e->n_random < 2)
+		else if (e->free_hold == NONE)
 			status = STOKER_STATUS_NO_MEMORY;
+	}
+	if (status == STOKER_STATUS_OK && e->n_random < 2) {
+		job->phase = PHASE_RANDOM;
+		job_wait_random(e, job);
+		return;
 	}
 	if (status != STOKER_STATUS_OK) {
 		job_done(e, job, status, NULL);
@@ -128,6 +132,16 @@ void hold_map(struct engine *e, struct job *job, const struct engine_request *re
 		.version = e->holds[hold].version,
 	};
 	mapped_answer(e, job, &mapped, e->holds[hold].token);
+}
+
+void hold_map(struct engine *e, struct job *job, const struct engine_request *request)
+{
+	count(e, STOKER_COUNTER_MAPS, 1);
+	job->mapping = (struct mapping){
+		.lease = { request->head.lease[0], request->head.lease[1] }, .chunk = request->line.map.chunk,
+		.group = request->line.map.group, .shard = request->line.map.shard,
+	};
+	hold_step(e, job);
 }
 
 void hold_unmap(struct engine *e, struct job *job, const struct engine_request *request)

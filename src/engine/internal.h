@@ -188,7 +188,7 @@ enum phase {
 	PHASE_PIECES,		/* LOOKUP: waits for the next piece */
 	PHASE_PIECE,		/* LOOKUP_MORE: waits until its keys have been probed */
 	PHASE_LOAD,		/* LOOKUP: waits for fills */
-	PHASE_RANDOM,		/* LOOKUP: waits for random bits */
+	PHASE_RANDOM,		/* LOOKUP, MAP: waits for random bits */
 	PHASE_CHECK,		/* RETRIEVE, STORE: segments are being checked */
 	PHASE_READY,		/* RETRIEVE, STORE: waits for its ready word */
 	PHASE_PLACE,		/* STORE: places are being found */
@@ -217,6 +217,7 @@ struct lookup {
 	bool announced;			/* PROBED has been published */
 	bool unready;			/* something in the arena is to be verified first */
 	bool loaded, failed, crowded;	/* it had to wait for bytes; a load failed; room was lacking */
+	bool late;			/* its deadline has passed: it waits for nothing any more */
 	uint64_t token[2];		/* of `renew` */
 	uint32_t reserved;		/* of engine.chunks_taken */
 	uint32_t kept;			/* chunks that stay pinned for the lease */
@@ -289,6 +290,9 @@ struct transfer {			/* RETRIEVE, STORE */
 	bool quota;			/* a quota was in the way, not room */
 };
 
+/** struct mapping - MAP: what is asked for, while it waits for random bits. */
+struct mapping { uint64_t lease[2]; uint32_t chunk, group, shard; };
+
 struct job {
 	uint32_t generation;
 	uint8_t op, phase, priority, where;
@@ -314,6 +318,7 @@ struct job {
 	union {
 		struct lookup lookup;
 		struct transfer transfer;
+		struct mapping mapping;
 	};
 };
 
@@ -554,6 +559,7 @@ void session_step(struct engine *engine, struct job *job);
 bool token_take(struct engine *engine, uint32_t number, uint64_t ret[2]);	/* false: no random bits */
 bool token_is(const uint64_t a[2], const uint64_t b[2]);
 void hold_map(struct engine *engine, struct job *job, const struct engine_request *request);
+void hold_step(struct engine *engine, struct job *job);		/* MAP: there are random bits */
 void hold_unmap(struct engine *engine, struct job *job, const struct engine_request *request);
 void hold_end(struct engine *engine, uint32_t hold);
 

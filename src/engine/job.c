@@ -203,6 +203,9 @@ void job_step(struct engine *e, struct job *job)
 	case STOKER_OP_STORE:
 		store_step(e, job);
 		return;
+	case STOKER_OP_MAP:
+		hold_step(e, job);
+		return;
 	default:
 		ENGINE_ASSERT(job->op == STOKER_OP_END_SESSION);
 		session_step(e, job);

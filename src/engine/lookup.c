@@ -407,6 +407,7 @@ void lookup_stop(struct engine *e, struct job *job, enum stoker_status status)
 		lookup_finish(e, job, status, 0);
 		return;
 	}
+	lk->late = true;
 	lk->found = lk->there.longest;
 	if (job->phase == PHASE_LOAD)
 		lookup_finish(e, job, STOKER_STATUS_OK, load_reached(e, job));
