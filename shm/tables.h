@@ -91,7 +91,7 @@
 	COUNTER(CORE_SLEEPS,        "core_sleeps",        "times",  "times the core thread slept") \
 	COUNTER(RECOVERED_L1,       "recovered_l1",       "objects", "objects taken over from the arena of the broker before") \
 	COUNTER(RECOVERED_DISK,     "recovered_disk",     "objects", "objects found in slab tables at start") \
-	COUNTER(RECOVERY_DROPPED,   "recovery_dropped",   "objects", "table entries that were not committed, out of range or overlapping") \
+	COUNTER(RECOVERY_DROPPED,   "recovery_dropped",   "objects", "table entries not taken: of a model that the state directory does not remember, of an older epoch, overlapping or out of range") \
 	COUNTER(RESETS,             "resets",             "resets", "models reset") \
 	COUNTER(MODELS_FORGOTTEN,   "models_forgotten",   "models", "models that no client had open, forgotten for want of places")
 

@@ -232,6 +232,34 @@ START_TEST(a_broker_that_is_stopped_while_a_tier_is_being_opened_ends_at_once)
 }
 END_TEST
 
+/* ---- a state directory that is gone ------------------------------------------------------------------------ */
+
+START_TEST(objects_of_forgotten_models_are_told_of_with_cause_and_remedy_and_come_back_from_disk)
+{
+	char command[192];
+	struct worker w;
+
+	store_and_end(0);
+	snprintf(command, sizeof(command), "rm -rf '%s/state'", whole.directory);
+	ck_assert_int_eq(system(command), 0);
+	whole_start();
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_RECOVERY_DROPPED), 32);
+	ck_assert_uint_eq(whole_logged(" has 16 objects of models that the state directory does not remember (was it deleted, or "
+				       "another broker.state_directory named?): they are not served"), 2);
+	ck_assert_uint_eq(whole_logged("comes back at the start after a worker has opened its model again"), 1);
+	worker_start(&w);
+	worker_gets(&w, 0, 16, 0);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+
+	whole_start();
+	worker_start(&w);
+	ck_assert_uint_eq(worker_gets(&w, 0, 16, 16).counts[1], 16);
+	worker_end(&w);
+	ck_assert_uint_eq(whole_logged(" does not remember"), 2);
+}
+END_TEST
+
 /* ---- what cannot be had ---------------------------------------------------------------------------------- */
 
 /* It serves from memory, more than that holds, and says once why there is no tier. */
@@ -373,6 +401,7 @@ int main(void)
 	tcase_set_timeout(slow, 180);
 	tcase_add_test(slow, while_a_tier_is_being_opened_clients_attach_and_are_answered);
 	tcase_add_test(slow, a_broker_that_is_stopped_while_a_tier_is_being_opened_ends_at_once);
+	tcase_add_test(slow, objects_of_forgotten_models_are_told_of_with_cause_and_remedy_and_come_back_from_disk);
 	suite_add_tcase(suite, slow);
 	TCase *less = tcase_create("less");
 	tcase_add_checked_fixture(less, setup, whole_clean);

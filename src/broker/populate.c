@@ -24,6 +24,7 @@ struct starter {
 	struct order orders[ORDERS];
 	struct order *free;
 	struct order_found *batch;	/* being filled */
+	uint64_t unknown;		/* objects of the table being read, whose models nobody remembers */
 	uint32_t n_free;
 };
 
@@ -120,6 +121,7 @@ static bool batch_add(struct starter *starter, const struct engine_place *place,
 	/* A model that nobody remembers is one the engine has no number for: it drops what bears none. */
 	known.model = part >= 0 ? model->engine : ENGINE_NONE;
 	known.part = part >= 0 ? (uint16_t)part : 0;
+	starter->unknown += !model;
 	batch->each[batch->n].place = *place;
 	batch->each[batch->n].object = known;
 	batch->each[batch->n].record = record;
@@ -155,17 +157,29 @@ static bool tier_each(void *arg, const struct tier_found *found)
 	return batch_add(walk->starter, &place, &found->object, model, ENGINE_NONE, false);
 }
 
+/* The counter recovery_dropped alarms who deleted the state directory, or named another one: say that it is that. */
+static void unknown_say(const struct starter *starter, const char *where, const char *remedy)
+{
+	if (starter->unknown > 0)
+		log_warning("%s has %" PRIu64 " objects of models that the state directory does not remember (was it deleted, or "
+			    "another broker.state_directory named?): they are not served%s", where, starter->unknown,
+			    remedy);
+}
+
 static void arena_read(struct starter *starter)
 {
 	uint64_t dropped = 0;
-	const int r = arena_recover(starter->config.arena, arena_each, starter, &dropped);
+	int r;
 
+	starter->unknown = 0;
+	r = arena_recover(starter->config.arena, arena_each, starter, &dropped);
 	batch_send(starter);
 	orders_await(starter, ORDERS);
 	if (r < 0)
 		log_warning("the arena's table could not be read: %s; the arena begins empty", strerror(-r));
 	if (dropped)
 		log_info("%" PRIu64 " objects of the arena were incomplete and are dropped", dropped);
+	unknown_say(starter, "the arena", ", and dropped");
 }
 
 static void tier_read(struct starter *starter, uint32_t number)
@@ -175,12 +189,15 @@ static void tier_read(struct starter *starter, uint32_t number)
 	int r = -ENODEV;
 
 	if (tier) {
+		starter->unknown = 0;
 		r = tier_recover(tier, tier_each, &walk);
 		batch_send(starter);
 		orders_await(starter, ORDERS);
 		if (r < 0)
 			log_warning("slab table of tier %s could not be read to its end: %s; the objects behind that are "
 				    "lost", tier_path(tier), strerror(-r));
+		unknown_say(starter, tier_path(tier), "; what is not overwritten comes back at the start after a worker has opened "
+			    "its model again");
 		r = tier_start(tier);
 		if (r < 0)
 			log_error("tier %s could not be started: %s; it is out of service", tier_path(tier), strerror(-r));
