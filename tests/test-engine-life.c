@@ -219,6 +219,42 @@ START_TEST(a_pool_whose_memory_faulted_takes_no_more_jobs)
 }
 END_TEST
 
+START_TEST(a_store_whose_pool_faults_while_it_is_copied_ends_with_that_fault)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	engine_pool_dead(w->engine, 0, 0);
+	if (_i)		/* what the pool's death does to the copy; or it had got through */
+		w->fail[PENDING_COPY] = 1;
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_FAULT);
+	ck_assert_uint_eq(seen->answer.n, _i ? 0 : 2);
+}
+END_TEST
+
+START_TEST(a_store_whose_pool_is_dropped_while_its_copy_fails_ends_with_the_fault)
+{
+	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *seen;
+
+	w->hold[PENDING_COPY] = true;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	engine_pool_drop(w->engine, 0, 0, 77);
+	w->fail[PENDING_COPY] = 1;
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_FAULT);
+	control_value(77, STOKER_STATUS_OK);
+}
+END_TEST
+
 /* ---- reset -------------------------------------------------------------------------------------------------- */
 
 START_TEST(a_reset_takes_effect_at_once_and_is_answered_when_it_is_durable_and_quiet)
@@ -590,6 +626,8 @@ int main(void)
 	tcase_add_test(tests, requests_of_a_client_that_leaves_are_ignored);
 	tcase_add_test(tests, a_pool_is_dropped_when_no_copy_touches_it);
 	tcase_add_test(tests, a_pool_whose_memory_faulted_takes_no_more_jobs);
+	tcase_add_loop_test(tests, a_store_whose_pool_faults_while_it_is_copied_ends_with_that_fault, 0, 2);
+	tcase_add_test(tests, a_store_whose_pool_is_dropped_while_its_copy_fails_ends_with_the_fault);
 	tcase_add_test(tests, a_reset_takes_effect_at_once_and_is_answered_when_it_is_durable_and_quiet);
 	tcase_add_test(tests, resets_that_overtake_each_other_are_answered_in_order);
 	tcase_add_test(tests, writes_and_reads_under_way_at_a_reset_come_to_nothing);

@@ -283,6 +283,7 @@ struct transfer {			/* RETRIEVE, STORE */
 	struct stoker_wire_key parent;
 	bool in_use;			/* its pools count it as a user */
 	bool pool_dropped;		/* one of them is to go: no further round */
+	bool pool_dead;			/* ... because its memory faulted */
 	bool counted_wait;		/* STORES_WAITED has it */
 	bool full;			/* no more room is looked for */
 	bool faulted;			/* an item could not be copied */

@@ -107,10 +107,12 @@ static void jobs_stop(struct engine *e, uint32_t number, enum stoker_status stat
 	for (uint32_t i = 0; i < e->clients[client].slots && e->pools[number].users > 0; i++) {
 		if (!uses(&jobs[i], number))
 			continue;
-		if (jobs[i].phase == PHASE_COPY)
+		if (jobs[i].phase == PHASE_COPY) {
 			jobs[i].transfer.pool_dropped = true;
-		else
+			jobs[i].transfer.pool_dead |= status == STOKER_STATUS_FAULT;
+		} else {
 			job_stop(e, &jobs[i], status);
+		}
 	}
 }
 

@@ -464,7 +464,8 @@ void store_copied(struct engine *e, struct job *job, enum engine_result result)
 	t->copy_bytes = 0;
 	t->faulted |= result != ENGINE_OK;
 	if (job->ending || t->pool_dropped) {
-		finish(e, job, job->ending ? job->status : STOKER_STATUS_CANCELLED);
+		finish(e, job, job->ending ? job->status : t->pool_dead || t->faulted ? STOKER_STATUS_FAULT
+						   : STOKER_STATUS_CANCELLED);
 		return;
 	}
 	job->phase = PHASE_PLACE;
