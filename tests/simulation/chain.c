@@ -147,7 +147,7 @@ static uint32_t longer(struct sim *sim, const struct sim_lease *lease)
 	for (uint32_t tries = 0; tries < 32; tries++) {
 		const uint32_t tip = sim_below(&sim->random, SIM_KEYS), n = client_chain(sim, tip, keys);
 
-		if (n >= lease->n && keys[lease->n - 1] == lease->keys[lease->n - 1])
+		if (lease->base == 0 && n >= lease->n && keys[lease->n - 1] == lease->keys[lease->n - 1])
 			return tip;
 	}
 	return lease->keys[lease->n - 1];
@@ -175,7 +175,7 @@ void chain_renew(struct sim *sim, uint32_t client, uint32_t s)
 	if (sim_chance(&sim->random, 800))
 		slot->request.head.flags |= STOKER_F_PREFETCH;
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
-	if (what < 100 || (!lease->any && what < 700))
+	if (what < 100 || (!lease->any && lease->base == 0 && what < 700))
 		slot->n = client_chain(sim, what < 100 ? sim_below(&sim->random, SIM_KEYS) : longer(sim, lease),
 				       slot->keys);
 	if (slot->n > 0 && sim_chance(&sim->random, 500))

@@ -107,7 +107,7 @@ struct sim_slot *client_begin(struct sim *sim, uint32_t number, uint32_t s, enum
 	slot->big = big;
 	slot->watched = slot->lies = slot->certain = slot->cut = slot->harmed = slot->renews = false;
 	slot->must = STOKER_STATUS_OK;
-	slot->asked = slot->pieces = slot->sent = slot->junk = 0;
+	slot->asked = slot->pieces = slot->sent = slot->junk = slot->outside = slot->loose = 0;
 	slot->wide = false;
 	slot->generation = generation ? generation : 1;
 	slot->model = model;
@@ -254,7 +254,7 @@ static void bend(struct sim *sim, struct sim_slot *slot)
 	struct stoker_segment *segment = (struct stoker_segment *)slot->request.segments;
 	uint32_t *ids = (uint32_t *)slot->request.ids;
 
-	switch (sim_below(&sim->random, 8)) {
+	switch (sim_below(&sim->random, 9)) {
 	case 0: segment->pool = 1000 + sim_below(&sim->random, 9); break;
 	case 1: segment->chunks += 1000; break;
 	case 2: segment->first = 0xfffffff0u; break;
@@ -263,6 +263,10 @@ static void bend(struct sim *sim, struct sim_slot *slot)
 	case 5: segment->flags ^= 2u << sim_below(&sim->random, 15); break;
 	case 6: segment->n_ids -= 1; break;
 	case 7: slot->request.head.n_ids -= 1; break;
+	case 8:			/* its chunks are not all of the lease, or of the keys */
+		segment->first = slot->request.head.op == STOKER_OP_STORE ? slot->n : slot->lease.length;
+		sim_reach(sim, SIM_REACH_BEYOND);
+		break;
 	}
 	slot->lies = true;
 }
@@ -397,6 +401,15 @@ static bool leased(const struct sim *sim, const struct sim_lease *lease, uint32_
 	return c >= lease->have;
 }
 
+/* Not a part of it, of any group? */
+static bool is_outside(const struct sim *sim, const struct sim_lease *lease, uint32_t c)
+{
+	for (uint32_t part = 0; part < sim->models[lease->model].config.n_parts; part++)
+		if (leased(sim, lease, part, c))
+			return false;
+	return !lease->renewed && !lease->vague;
+}
+
 static bool lease_certain(const struct sim *sim, const struct sim_lease *lease, uint32_t reader)
 {
 	return !lease->ended && !lease->vague && ((lease->readers & ~lease->leaving) >> reader & 1) && lease->expires_ns > sim->now_ns + 1000000 &&
@@ -469,9 +482,16 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 			first++;
 		if (first == lease->n || sim_chance(&sim->random, 100))
 			continue;
-		first += sim_below(&sim->random, lease->n - first);
+		if (first > 0 && sim_chance(&sim->random, 100))
+			first--;
+		else
+			first += sim_below(&sim->random, lease->n - first);
+		if (!leased(sim, lease, part, first)) {		/* asked for all the same */
+			slot->loose |= 1u << first;
+			slot->outside |= (uint32_t)is_outside(sim, lease, first) << first;
+		}
 		slot->part_pool[part] = lease->model * SIM_PARTS + part;
-		for (end = first; end < lease->n && leased(sim, lease, part, end); end++)
+		for (end = first; end < lease->n && (end == first || leased(sim, lease, part, end)); end++)
 			if (!take_blocks(sim, number, slot, part, end, blocks)) {
 				untake(sim, number, slot, part, end);
 				break;
@@ -486,6 +506,7 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 			continue;
 		}
 		put_segment(sim, &w, slot, part, first, end - first);
+		w.segments[w.n_segments - 1].first += lease->base;
 		slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
 	}
 	if (w.n_segments == 0)
@@ -560,7 +581,7 @@ static void ask_map(struct sim *sim, uint32_t number, uint32_t s)
 	slot->epoch = lease->epoch;
 	slot->map_part = part;
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
-	slot->request.line.map.chunk = c;
+	slot->request.line.map.chunk = lease->base + c;
 	if (lease_is_over(sim, lease))
 		slot->must = STOKER_STATUS_EXPIRED;
 	slot->request.line.map.group = sim->models[lease->model].config.parts[part].group;

@@ -3,6 +3,8 @@
  *
  *	sim --seed N --steps N		one world
  *	sim --seconds N [--seed N]	worlds one after the other, from that seed on (default: the clock's)
+ *	sim --worlds N [--seed N]	as many of them
+ *	sim --cover ...			all corners (SIM_REACHES) must have been reached: exit 1 if not
  *	sim --twice ...			each world twice: both runs must be the same, bit for bit
  *	sim --plant BUG ...		a bug that must be found: exit 0 if it was, 1 if not
  */
@@ -126,7 +128,7 @@ static void step(struct sim *sim)
 		sim_fail(sim, "audit: %s", broken);
 }
 
-struct run { uint64_t fingerprint, figures[9]; };
+struct run { uint64_t fingerprint, figures[9], reached[SIM_REACH_END]; };
 
 static struct run run_world(uint64_t seed, uint64_t steps, const char *plant, bool verbose)
 {
@@ -143,6 +145,7 @@ static struct run run_world(uint64_t seed, uint64_t steps, const char *plant, bo
 	world_end(sim);
 	run.fingerprint = sim->fingerprint;
 	memcpy(run.figures, sim->figures, sizeof(run.figures));
+	memcpy(run.reached, sim->reached, sizeof(run.reached));
 	world_free(sim);
 	free(sim);
 	return run;
@@ -160,6 +163,19 @@ static int hunt(uint64_t seed, uint64_t steps, const char *plant)
 		run_world(seed * 4 + i, steps, plant, false);
 	printf("planted bug %s: NOT found in 20 worlds of %llu steps\n", plant, (unsigned long long)steps);
 	return 1;
+}
+
+/* How often each corner was reached; false if one was not. */
+static bool cover(const uint64_t reached[SIM_REACH_END])
+{
+	static const char *const corners[] = { SIM_REACHES(SIM_AS_TEXT) };
+	bool all = true;
+
+	for (int i = 0; i < SIM_REACH_END; i++) {
+		printf("%12llu  %s%s\n", (unsigned long long)reached[i], corners[i], reached[i] ? "" : "   <- never");
+		all &= reached[i] > 0;
+	}
+	return all;
 }
 
 static uint64_t number(const char *option, const char *text)
@@ -181,10 +197,12 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "seed", required_argument, NULL, 's' }, { "steps", required_argument, NULL, 'n' },
 		{ "seconds", required_argument, NULL, 't' }, { "plant", required_argument, NULL, 'p' },
-		{ "twice", no_argument, NULL, '2' }, { "verbose", no_argument, NULL, 'v' }, { 0 },
+		{ "twice", no_argument, NULL, '2' }, { "verbose", no_argument, NULL, 'v' },
+		{ "worlds", required_argument, NULL, 'w' }, { "cover", no_argument, NULL, 'c' }, { 0 },
 	};
-	uint64_t seed = 0, steps = 20000, seconds = 0, total[9] = { 0 }, worlds = 0;
-	bool seeded = false, twice = false, verbose = false;
+	uint64_t seed = 0, steps = 20000, seconds = 0, total[9] = { 0 }, worlds = 0, wanted = 1;
+	uint64_t reached[SIM_REACH_END] = { 0 };
+	bool seeded = false, twice = false, verbose = false, covers = false;
 	const char *plant = NULL;
 	time_t end;
 
@@ -196,6 +214,8 @@ int main(int argc, char **argv)
 		case 'p': plant = optarg; break;
 		case '2': twice = true; break;
 		case 'v': verbose = true; break;
+		case 'w': wanted = number("worlds", optarg); break;
+		case 'c': covers = true; break;
 		default: return 2;
 		}
 	signal(SIGILL, trapped);
@@ -215,9 +235,11 @@ int main(int argc, char **argv)
 		}
 		for (int i = 0; i < 9; i++)
 			total[i] += run.figures[i];
+		for (int i = 0; i < SIM_REACH_END; i++)
+			reached[i] += run.reached[i];
 		worlds++;
 		seed++;
-	} while (seconds && time(NULL) < end);
+	} while (worlds < wanted || (seconds && time(NULL) < end));
 	printf("%llu worlds of %llu steps, last seed %llu: %llu lookups, %llu chunks hit, %llu stored, "
 	       "%llu retrieved, %llu crashes, %llu reads corrupted, %llu clients dead, %llu resets, "
 	       "%llu models forgotten\n",
@@ -225,5 +247,9 @@ int main(int argc, char **argv)
 	       (unsigned long long)total[0], (unsigned long long)total[1], (unsigned long long)total[2],
 	       (unsigned long long)total[3], (unsigned long long)total[4], (unsigned long long)total[5],
 	       (unsigned long long)total[6], (unsigned long long)total[7], (unsigned long long)total[8]);
+	if (covers && !cover(reached)) {
+		fprintf(stderr, "sim: a corner was not reached: its oracle has seen nothing\n");
+		return 1;
+	}
 	return 0;
 }

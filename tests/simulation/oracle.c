@@ -62,6 +62,29 @@ static bool exists(const struct sim *sim, const struct sim_slot *slot, uint32_t 
 	return true;
 }
 
+static bool bit_of(const struct engine_answer *answer, uint32_t i)
+{
+	return answer->bitmap[i / 64] >> i % 64 & 1;
+}
+
+/* Some neighbouring chunks of it. */
+static void lease_of_wide(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer,
+			  struct sim_lease *lease)
+{
+	uint32_t exist = 0;
+
+	for (uint32_t i = 0; i < answer->bitmap_words; i++)
+		exist += (uint32_t)__builtin_popcountll(answer->bitmap[i]);
+	lease->vague = answer->n != exist;
+	lease->length = slot->n;
+	lease->base = sim_below(&sim->random, slot->n - SIM_DEPTH + 1);
+	lease->exists = 0;
+	for (uint32_t i = 0; i < SIM_DEPTH; i++) {
+		lease->keys[i] = (slot->keys[0] + lease->base + i) % SIM_KEYS;
+		lease->exists |= (uint32_t)bit_of(answer, lease->base + i) << i;
+	}
+}
+
 static void remember_lease(struct sim *sim, uint32_t client, const struct sim_slot *slot,
 			   const struct engine_answer *answer)
 {
@@ -71,7 +94,7 @@ static void remember_lease(struct sim *sim, uint32_t client, const struct sim_sl
 
 	*lease = (struct sim_lease){
 		.token = { answer->lease[0], answer->lease[1] }, .model = slot->model, .epoch = slot->epoch,
-		.n = slot->junk || slot->wide ? 0 : answer->n, .have = slot->request.line.lookup.have, .owner = client,
+		.n = answer->n, .length = answer->n, .have = slot->request.line.lookup.have, .owner = client,
 		.groups = slot->request.line.lookup.groups ? slot->request.line.lookup.groups : 0xff,
 		.readers = readers ? readers : 1, .session = slot->request.head.session,
 		.expires_ns = sim->turned_ns + answer->lease_ms * 1000000ull,
@@ -80,6 +103,17 @@ static void remember_lease(struct sim *sim, uint32_t client, const struct sim_sl
 	};
 	lease->vague = lease->any && answer->n != (uint32_t)__builtin_popcount(lease->exists);
 	memcpy(lease->keys, slot->keys, sizeof(lease->keys));
+	if (slot->wide)
+		lease_of_wide(sim, slot, answer, lease);
+	else if (lease->any)
+		lease->length = slot->n;
+	if (lease->any)		/* it may have ended with the last one that exists, if pins ran out */
+		lease->n = lease->exists ? 32 - (uint32_t)__builtin_clz(lease->exists) : 0;
+	if (slot->junk > 0) {
+		lease->base = slot->junk;
+		lease->n = answer->n > slot->junk ? answer->n - slot->junk : 0;
+		lease->have = lease->have > slot->junk ? lease->have - slot->junk : 0;
+	}
 }
 
 /* A lease that was renewed lives on, over what this lookup found if that is more. */
@@ -89,8 +123,8 @@ static void renew_lease(struct sim *sim, const struct sim_slot *slot, const stru
 
 	if (memcmp(answer->lease, slot->lease.token, sizeof(answer->lease)) != 0)
 		sim_fail(sim, "a renewal answers another lease than it names");
-	if (!slot->lease.any && answer->n < slot->lease.n)
-		sim_fail(sim, "a renewal cuts a lease of %u chunks to %u", slot->lease.n, answer->n);
+	if (!slot->lease.any && answer->n < slot->lease.base + slot->lease.n)
+		sim_fail(sim, "a renewal cuts a lease of %u chunks to %u", slot->lease.base + slot->lease.n, answer->n);
 	for (uint32_t i = 0; i < sim->n_leases; i++)
 		if (memcmp(sim->leases[i].token, answer->lease, sizeof(answer->lease)) == 0)
 			lease = &sim->leases[i];
@@ -99,17 +133,14 @@ static void renew_lease(struct sim *sim, const struct sim_slot *slot, const stru
 	lease->expires_ns = sim->turned_ns + answer->lease_ms * 1000000ull;
 	lease->readers |= slot->request.line.lookup.readers;
 	lease->returned &= ~slot->request.line.lookup.readers;
-	if (lease->any || answer->n <= lease->n)
+	lease->renewed = true;
+	if (lease->any || answer->n <= lease->base + lease->n)
 		return;
-	lease->n = answer->n;
+	lease->n = lease->length = answer->n;
+	lease->base = 0;
 	lease->have = slot->request.line.lookup.have;
 	lease->groups = 0xff;
 	memcpy(lease->keys, slot->keys, sizeof(lease->keys));
-}
-
-static bool bit_of(const struct engine_answer *answer, uint32_t i)
-{
-	return answer->bitmap[i / 64] >> i % 64 & 1;
 }
 
 /* Each bit of the bitmap, which begins with length (key) @shift + 1, claims something. */
@@ -216,6 +247,16 @@ static void settle_block(struct sim *sim, struct sim_slot *slot, struct sim_pool
 	}
 }
 
+/* Does the request name chunk @c of what its client knows of the lease? */
+static bool is_asked(const struct sim_slot *slot, uint32_t c)
+{
+	for (uint32_t i = 0; i < slot->request.head.n_segments; i++)
+		if (slot->lease.base + c >= slot->request.segments[i].first &&
+		    slot->lease.base + c - slot->request.segments[i].first < slot->request.segments[i].chunks)
+			return true;
+	return false;
+}
+
 /* Its lease lived and nothing went wrong: each chunk that it names is there. */
 static void retrieve_whole(struct sim *sim, uint32_t client, const struct sim_slot *slot,
 			   const struct engine_answer *answer, uint32_t base)
@@ -223,12 +264,29 @@ static void retrieve_whole(struct sim *sim, uint32_t client, const struct sim_sl
 	if (answer->status != STOKER_STATUS_OK)
 		sim_fail(sim, "a retrieve of client %u ends with status %u, but its lease is alive", client,
 			 answer->status);
-	for (uint32_t i = 0; i < slot->request.head.n_segments; i++)
-		for (uint32_t c = 0; c < slot->request.segments[i].chunks; c++)
-			if (answer->chunks[slot->request.segments[i].first - base + c] != STOKER_CHUNK_RETRIEVED)
-				sim_fail(sim, "chunk %u of client %u's lease is not retrieved: %u",
-					 slot->request.segments[i].first + c, client,
-					 answer->chunks[slot->request.segments[i].first - base + c]);
+	for (uint32_t c = 0; c < slot->lease.n; c++)
+		if (is_asked(slot, c) && !(slot->loose >> c & 1) &&
+		    answer->chunks[slot->lease.base + c - base] != STOKER_CHUNK_RETRIEVED)
+			sim_fail(sim, "chunk %u of client %u's lease is not retrieved: %u", slot->lease.base + c,
+				 client, answer->chunks[slot->lease.base + c - base]);
+}
+
+/* Nobody has brought anything into the blocks of a chunk that was not to be had. */
+static void check_outside(struct sim *sim, uint32_t client, const struct sim_slot *slot, uint32_t c, bool retrieved)
+{
+	if (retrieved)
+		sim_fail(sim, "client %u retrieved chunk %u, which its lease has not", client, slot->lease.base + c);
+	for (uint32_t part = 0; part < SIM_PARTS; part++)
+		for (uint32_t b = 0; slot->part_pool[part] != ENGINE_NONE && b < 8; b++) {
+			const struct sim_pool *pool = &sim->clients[client].pools[slot->part_pool[part]];
+			const uint32_t id = slot->blocks[part][c][b];
+
+			for (uint32_t layer = 0; id != STOKER_NO_BLOCK && layer < SIM_LAYERS; layer++)
+				if (pool->word[layer][id] != pool->shadow[layer][id])
+					sim_fail(sim, "client %u, block %u of chunk %u, which its lease has not, was touched",
+						 client, id, slot->lease.base + c);
+		}
+	sim_reach(sim, SIM_REACH_OUTSIDE);
 }
 
 /* Layers that are told to be there, of every block that was asked for, while the rest still comes. */
@@ -264,14 +322,22 @@ static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slo
 			base = slot->request.segments[i].first;
 	if (slot->certain && answer->status == STOKER_STATUS_EXPIRED && model->epoch == slot->epoch)
 		sim_fail(sim, "a retrieve of client %u ends as expired, but its lease is alive", client);
+	for (uint32_t i = 0; i < answer->n_chunks; i++) {
+		retrieved += answer->chunks[i] == STOKER_CHUNK_RETRIEVED;
+		failed += answer->chunks[i] == STOKER_CHUNK_FAILED;
+	}
+	if (retrieved && slot->lies)
+		sim_fail(sim, "a retrieve that lies got %u chunks", retrieved);
 	for (uint32_t c = 0; c < slot->lease.n && c < SIM_DEPTH; c++) {
-		const bool is = c >= base && c - base < answer->n_chunks &&
-				answer->chunks[c - base] == STOKER_CHUNK_RETRIEVED;
+		const uint32_t at = slot->lease.base + c - base;
+		const bool is = slot->lease.base + c >= base && at < answer->n_chunks &&
+				answer->chunks[at] == STOKER_CHUNK_RETRIEVED;
 		const bool sure = is && model->epoch == slot->epoch;
 
-		retrieved += is;
-		if (is && slot->lies)
-			sim_fail(sim, "a retrieve that lies got chunk %u", c);
+		if (slot->outside >> c & 1 && !slot->lies)
+			check_outside(sim, client, slot, c, is);
+		if (is && slot->lease.base)
+			sim_reach(sim, slot->lease.any ? SIM_REACH_WIDE : SIM_REACH_CHAINED);
 		for (uint32_t part = 0; part < model->config.n_parts; part++)
 			for (uint32_t b = 0; slot->part_pool[part] != ENGINE_NONE && b < 8; b++)
 				settle_block(sim, slot, &sim->clients[client].pools[slot->part_pool[part]], part,
@@ -279,8 +345,6 @@ static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slo
 	}
 	if (slot->certain && !slot->cut && !slot->harmed && !slot->lies && model->epoch == slot->epoch)
 		retrieve_whole(sim, client, slot, answer, base);
-	for (uint32_t c = 0; c < answer->n_chunks; c++)
-		failed += answer->chunks[c] == STOKER_CHUNK_FAILED;
 	if (failed != answer->counts[0])
 		sim_fail(sim, "a retrieve says that %u chunks failed, and %u in its bytes", answer->counts[0], failed);
 	if (retrieved != answer->n)
@@ -371,7 +435,7 @@ static void map_done(struct sim *sim, uint32_t client, struct sim_slot *slot, co
 			continue;
 		*hold = (struct sim_hold){
 			.token = { answer->lease[0], answer->lease[1] }, .offset = answer->mapped->offset,
-			.key = slot->lease.keys[slot->request.line.map.chunk], .model = slot->model,
+			.key = slot->lease.keys[slot->request.line.map.chunk - slot->lease.base], .model = slot->model,
 			.epoch = slot->epoch, .part = slot->map_part, .used = true,
 		};
 		check_mapped(sim, hold, "map");

@@ -15,12 +15,19 @@
  * - a chunk of a living lease that is not retrieved; progress of layers that have not been copied;
  * - what one tenant may not have of another, quotas that are exceeded;
  * - a world that is asleep though somebody waits (calm.c): a wake that was lost;
+ * - a client that is passed over, a job or a read that is not the most urgent one (inside.c);
+ * - an object that a tier should have and has not, evicted while that tier takes writes;
+ * - parts of a chunk on two tiers; a copy of another version than the arena's; numbers of stores given twice;
+ * - a reset that is said to be done while its epoch would not survive a crash;
  * - anything left over (jobs, leases, pins) when all clients are gone; an audit that complains.
+ *
+ * What an oracle would notice is worth nothing if no world comes there: sim_reach() counts that the corners
+ * of SIM_REACHES are reached, and `sim --worlds N --cover` fails if one is not.
  *
  * Rooms: memory.c (arena, tiers, tables, who touches what), ports.c (what is under way and how it
  * goes on), client.c (what clients ask), chain.c (chained lookups, renewals, thefts), oracle.c (what
- * answers must be), world.c (making a world, crashes, admin), calm.c (the shell that sleeps; the
- * end), main.c (options, steps).
+ * answers must be), inside.c (what only the engine's inside shows: whose turn it is), world.c (making a
+ * world, crashes, admin), calm.c (the shell that sleeps; the end), main.c (options, steps).
  */
 #ifndef STOKER_TESTS_SIMULATION_SIM_H
 #define STOKER_TESTS_SIMULATION_SIM_H
@@ -37,7 +44,7 @@
 #define SIM_MODELS	3u
 #define SIM_KEYS	512u
 #define SIM_DEPTH	24u	/* longest chain */
-#define SIM_BLOCKS	96u	/* of a pool */
+#define SIM_BLOCKS	192u	/* of a pool */
 #define SIM_LAYERS	3u
 #define SIM_PENDING	1024u
 #define SIM_LEASES	64u	/* remembered by clients */
@@ -70,6 +77,17 @@ static inline bool sim_chance(struct sim_random *random, uint32_t permille)
 {
 	return sim_below(random, 1000) < permille;
 }
+
+/* ---- corners that worlds have to come to ------------------------------------------------------- */
+
+#define SIM_REACHES(R) \
+	R(CHAINED,	"a chunk behind thousands of others was retrieved by the lease of a chained lookup") \
+	R(WIDE,		"a chunk was retrieved by a wide lease") \
+	R(OUTSIDE,	"a chunk that the lease has not was asked for, and not given") \
+	R(BEYOND,	"a chunk beyond the lease's end was asked for")
+#define SIM_AS_REACH(symbol, text) SIM_REACH_##symbol,
+#define SIM_AS_TEXT(symbol, text) text,
+enum sim_reach { SIM_REACHES(SIM_AS_REACH) SIM_REACH_END };
 
 /* ---- what there is --------------------------------------------------------------------------- */
 
@@ -107,6 +125,8 @@ struct sim_pool {
 struct sim_lease {		/* what a client knows of a lease that it was given */
 	uint64_t token[2];
 	uint32_t model, epoch, n, have, owner;
+	/* Of a long lease the clients know this much: chunk base + i is keys[i], `have` counts from base too. */
+	uint32_t base, length;	/* length: of the lease as the engine has it */
 	uint32_t keys[SIM_DEPTH];
 	uint32_t exists;	/* ANY: mask of keys that exist */
 	uint32_t groups;	/* mask */
@@ -116,6 +136,7 @@ struct sim_lease {		/* what a client knows of a lease that it was given */
 	uint64_t session, expires_ns;
 	bool any;
 	bool vague;		/* ANY: covers fewer keys than exist, and nobody knows which */
+	bool renewed;		/* ... since: it may have chunks of lookups before */
 	bool ended;		/* released, or its session or owner ended, or is about to: may still be tried */
 	bool over;		/* ... beyond doubt: it must not be served any more */
 };
@@ -134,6 +155,8 @@ struct sim_slot {
 	bool cut;			/* cancelled, or with a deadline: may end early */
 	bool harmed;			/* a fault was drawn for its copy, or its pool is dead */
 	bool renews;			/* LOOKUP: of `lease` */
+	uint32_t outside;		/* RETRIEVE: mask of chunks that its lease cannot have */
+	uint32_t loose;			/* RETRIEVE: mask of chunks with a part that it need not have */
 	uint32_t owed;			/* LOOKUP in a roomy world: the length that was stored when it was asked */
 	enum stoker_status must;	/* how it must end, whatever else; OK: not said */
 	/* What was asked, for the oracle: */
@@ -232,9 +255,15 @@ struct sim {
 	uint32_t n_pending;
 	uint64_t tokens_given, tokens_answered;
 	uint64_t figures[9];		/* for the closing line: see main.c */
+	uint64_t reached[SIM_REACH_END];
 };
 enum { SIM_FIG_LOOKUPS, SIM_FIG_HITS, SIM_FIG_STORED, SIM_FIG_RETRIEVED, SIM_FIG_CRASHES, SIM_FIG_CORRUPT,
        SIM_FIG_DEATHS, SIM_FIG_RESETS, SIM_FIG_FORGOTTEN };
+
+static inline void sim_reach(struct sim *sim, enum sim_reach corner)
+{
+	sim->reached[corner]++;
+}
 
 /* Stop: say what, where, and how to run it again. Does not return. */
 __attribute__((noreturn, format(printf, 2, 3))) void sim_fail(struct sim *sim, const char *format, ...);
