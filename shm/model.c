@@ -111,6 +111,11 @@ static int group_check(const struct model_wire *wire, const struct model_wire_gr
 		return refuse(why, "group %u has %u blocks an object; a chunk of %u tokens has %u of %u",
 			      g, group->blocks, wire->chunk_tokens,
 			      wire->chunk_tokens / group->block_tokens, group->block_tokens);
+	if (group->blocks < wire->chunk_tokens / group->block_tokens &&
+	    (group->kind == MODEL_GROUP_FULL || group->window > 1))
+		return refuse(why, "group %u keeps %u of the %u blocks of a chunk, but all of its tokens are needed: only a "
+			      "window of 1 chunk, or a state, may keep fewer", g, group->blocks,
+			      wire->chunk_tokens / group->block_tokens);
 	return 0;
 }
 

@@ -32,7 +32,8 @@ struct model_wire_group {
 	uint32_t kind;
 	uint32_t window;	/* chunks; FULL: 0, STATE: 1 */
 	uint32_t block_tokens;	/* tokens of a block; divides chunk_tokens, or STATE: any */
-	uint32_t blocks;	/* blocks that an object holds: chunk_tokens / block_tokens, or less (its last) */
+	uint32_t blocks;	/* blocks that an object holds: chunk_tokens / block_tokens; the last ones of a */
+				/* window of 1 chunk may be fewer */
 };
 
 struct model_wire_row {		/* strictly ascending by (group, shard, layer, plane) */

@@ -136,11 +136,13 @@ static struct model_build *random_model(void)
 
 	for (uint32_t g = 0; g < groups; g++) {
 		const uint32_t kind = below(3), shards = 1 + below(STOKER_PARTS_MAX / groups), layers = 1 + below(6);
-		uint32_t window = kind == MODEL_GROUP_STATE;
+		uint32_t window = kind == MODEL_GROUP_STATE, blocks = build->wire.chunk_tokens / 16;
 
 		if (kind == MODEL_GROUP_WINDOW)
 			window = 1 + below(100);
-		model_build_group(build, kind, window, 16, 1 + below(build->wire.chunk_tokens / 16));
+		if (window == 1)	/* the last ones do */
+			blocks = 1 + below(blocks);
+		model_build_group(build, kind, window, 16, blocks);
 		for (uint32_t shard = 0; shard < shards; shard++) {
 			for (uint32_t layer = 0; layer < layers; layer++)
 				model_build_row(build, g, shard, layer * 3, 0, 1 + below(1u << 16));
