@@ -119,7 +119,8 @@ static struct engine_config engine_config(const struct broker *broker)
 
 	for (uint32_t i = 0; i < config->n_tiers; i++) {
 		engine.tiers[i].extents = (uint32_t)(config->tiers[i].bytes / config->arena.extent);
-		engine.tiers[i].depth_bytes = config->disk.depth;
+		/* The tier's thread has the next reads at hand: the device does not wait for the core in between. */
+		engine.tiers[i].depth_bytes = 2 * config->disk.depth;
 	}
 	return engine;
 }

@@ -12,10 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TIER_TRANSFERS	32u	/* under way at most: a fuller device queue blocks the submitter */
-#define TIER_SYNC_LOG	32u	/* tokens of the two syncs */
-#define TIER_SYNC_FILE	33u
-#define TIER_TOKENS	34u
+#define TIER_TRANSFERS	64u	/* under way at most: a fuller device queue blocks the submitter */
+#define TIER_SYNC_LOG	TIER_TRANSFERS	/* tokens of the two syncs */
+#define TIER_SYNC_FILE	(TIER_TRANSFERS + 1u)
+#define TIER_TOKENS	(TIER_TRANSFERS + 2u)
 
 struct tier_way_config {
 	const char *name;		/* of the tier, for the log */

@@ -23,7 +23,7 @@
 #include "src/broker/tier-way.h"
 #include "src/common/log.h"
 
-#define RING_ENTRIES	64u
+#define RING_ENTRIES	128u
 #define BELL_TOKEN	TIER_TOKENS
 #define BUFFERS_MAX	16384u	/* the kernel's limit for one ring */
 
