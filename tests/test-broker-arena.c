@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "src/broker/arena.h"
+#include "src/broker/filler.h"
 #include "src/broker/memory.h"
 #include "tests/suite.h"
 
@@ -116,6 +117,66 @@ START_TEST(populating_an_extent_reserves_it_and_its_share_of_the_table)
 	}
 	ck_assert_int_eq(fstat(arena->table_fd, &st), 0);
 	ck_assert_int_eq(st.st_blocks * 512, st.st_size);
+}
+END_TEST
+
+/* ---- the filler --------------------------------------------------------------------------------- */
+
+/* Take what is over until @n extents are, or nothing comes for ten seconds; count those that failed. */
+static uint32_t filled(struct filler *filler, uint32_t n, bool help)
+{
+	bool told[EXTENTS] = { false };
+	uint32_t extent, failed = 0;
+	int r;
+
+	for (int i = 0; n > 0 && i < 10000; i++) {
+		if (help)
+			filler_help(filler);
+		while (filler_take(filler, &extent, &r)) {
+			expect(extent < EXTENTS && !told[extent]);
+			told[extent] = true;
+			failed += r < 0;
+			n--;
+			i = 0;
+		}
+		usleep(1000);
+	}
+	ck_assert_uint_eq(n, 0);
+	return failed;
+}
+
+START_TEST(the_filler_populates_what_is_left_and_tells_of_each_extent_once)
+{
+	_Atomic bool stop = false;
+	struct filler *filler;
+	struct stat st;
+	uint32_t extent;
+	int r;
+
+	open_as(EXTENTS * EXTENT, RECORDS, false);
+	ck_assert_int_eq(arena_populate(arena, 0), 0);
+	ck_assert_int_eq(filler_start(arena, 1, &stop, &filler), 0);
+	ck_assert_uint_eq(filled(filler, EXTENTS - 1, _i), 0);
+	expect(!filler_take(filler, &extent, &r));
+	ck_assert_uint_eq(filler_bytes(filler), (EXTENTS - 1) * EXTENT);
+	filler_end(filler);
+	ck_assert_int_eq(fstat(arena->fd, &st), 0);
+	ck_assert_int_eq(st.st_blocks * 512, EXTENTS * EXTENT);
+}
+END_TEST
+
+START_TEST(the_filler_ends_when_it_is_told_to)
+{
+	_Atomic bool stop = true;
+	struct filler *filler;
+	uint32_t extent;
+	int r;
+
+	open_as(EXTENTS * EXTENT, RECORDS, false);
+	ck_assert_int_eq(filler_start(arena, 0, &stop, &filler), 0);
+	filler_help(filler);
+	expect(!filler_take(filler, &extent, &r));
+	filler_end(filler);
 }
 END_TEST
 
@@ -339,6 +400,7 @@ START_TEST(a_small_dev_shm_bounds_the_arena_and_a_full_one_fails_an_extent)
 {
 	static char piece[65536];
 	uint32_t failed = 0;
+	struct stat st;
 	int fd;
 
 	if (!own_shm("size=16M"))
@@ -355,6 +417,9 @@ START_TEST(a_small_dev_shm_bounds_the_arena_and_a_full_one_fails_an_extent)
 		failed += arena_populate(arena, i) == -ENOSPC;
 	ck_assert_uint_ge(failed, 4);
 	ck_assert_uint_lt(failed, EXTENTS);
+	/* And what does not fit keeps nothing. */
+	ck_assert_int_eq(fstat(arena->fd, &st), 0);
+	ck_assert_int_eq(st.st_blocks * 512, (EXTENTS - failed) * EXTENT);
 	close(fd);
 
 	/* What the arena has already counts as its own when it is taken over. */
@@ -502,6 +567,8 @@ static Suite *suite(void)
 	tcase_set_timeout(objects, 60);
 	tcase_add_test(objects, a_new_arena_is_cold_private_and_empty_of_pages);
 	tcase_add_test(objects, populating_an_extent_reserves_it_and_its_share_of_the_table);
+	tcase_add_loop_test(objects, the_filler_populates_what_is_left_and_tells_of_each_extent_once, 0, 2);
+	tcase_add_test(objects, the_filler_ends_when_it_is_told_to);
 	tcase_add_test(objects, a_warm_arena_keeps_bytes_and_objects);
 	tcase_add_test(objects, an_entry_that_was_not_finished_or_was_damaged_is_dropped_for_good);
 	tcase_add_test(objects, places_out_of_range_and_overlaps_are_dropped);

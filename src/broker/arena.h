@@ -34,6 +34,7 @@ static_assert(offsetof(struct arena_entry, check) == 124, "the layout outlives t
 #define ARENA_MAGIC	0x616e657261656b73ull	/* "skearena" */
 #define ARENA_FORMAT	1u	/* of the table */
 #define ARENA_COMMITTED	0x6d6d6f43u
+#define ARENA_PART	(256u << 10)	/* bytes that are populated at once where others must not wait */
 #define ARENA_HEADER	4096u	/* bytes of the table object before its entries */
 
 /** struct arena_header - first page of the table: what the two objects were made for. */
@@ -74,8 +75,14 @@ int arena_open_null(const char *name, uint64_t bytes, uint64_t extent_bytes, uin
 void arena_close(struct arena *arena);		/* unmaps; the objects stay for the next broker */
 void arena_unlink(const char *name);
 
-/* Reserve and populate one extent (any thread, may take 20 ms and more). 0 or -errno. */
+/*
+ * Reserve memory for one extent, and enter it into this process's page tables (any thread, 40 ms and
+ * more): whole, or from @at on @bytes of it. 0, or -errno: then nothing of a whole extent is reserved,
+ * and of one that was populated in parts arena_vacate() gives back the rest.
+ */
 int arena_populate(struct arena *arena, uint32_t extent);
+int arena_populate_part(struct arena *arena, uint32_t extent, uint64_t at, uint64_t bytes);
+void arena_vacate(struct arena *arena, uint32_t extent);	/* it was never handed to anybody */
 
 /* Largest arena that this machine can give now, in bytes, and what bounds it. */
 uint64_t arena_limit(const char **ret_bound);

@@ -9,12 +9,18 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "src/broker/filler.h"
 #include "src/common/log.h"
 
 #define ORDERS	8u
-#define AHEAD	2u	/* extents that a cold arena has before it serves */
+#define AHEAD_BYTES	(128ull << 20)	/* that a cold arena has before it serves: some 80 ms */
+
+#define FILL_LOOK_NS	5000000		/* between two looks at what the filler has done */
+#define FILL_PACE_NS	100000000u	/* and between two at its pace: fewer bytes meanwhile */
+#define FILL_PACE_BYTES	(8u << 20)	/* mean that it gets no processor (it makes 60M and more) */
 
 struct starter {
 	struct starter_config config;
@@ -26,6 +32,7 @@ struct starter {
 	struct order_found *batch;	/* being filled */
 	uint64_t unknown;		/* objects of the table being read, whose models nobody remembers */
 	uint32_t n_free;
+	uint32_t extents_given, extents_failed;
 };
 
 /* ---- orders: taken, sent, waited for ----------------------------------------------------------- */
@@ -215,20 +222,78 @@ static void tier_read(struct starter *starter, uint32_t number)
 
 /* ---- extents ----------------------------------------------------------------------------------- */
 
-/* Populate one extent and hand it over. Returns false when the starter is to stop. */
-static bool extent_give(struct starter *starter, uint32_t extent, uint32_t *failed)
+/* Hand over an extent: populated, or with an error. Returns false when the starter is to stop. */
+static bool extent_give(struct starter *starter, uint32_t extent, int r)
 {
-	const int r = starter->config.populate ? arena_populate(starter->config.arena, extent) : 0;
 	struct order *order = order_get(starter, ORDER_EXTENT);
 
 	if (!order)
 		return false;
-	if (r < 0 && (*failed)++ == 0)
+	if (r < 0 && starter->extents_failed++ == 0)
 		log_warning("extent %u of the arena could not be populated: %s; the arena stays that much smaller", extent,
 			    strerror(-r));
 	order->result = r;
 	order->extent = extent;
+	starter->extents_given++;
 	return order_send(starter, order);
+}
+
+/* Extents that are there before the broker serves: of a warm arena all, because they hold what is to be found. */
+static uint32_t extents_ahead(const struct arena *arena)
+{
+	const uint64_t ahead = (AHEAD_BYTES + arena->extent_bytes - 1) / arena->extent_bytes;
+
+	return arena->warm || ahead > arena->extents ? arena->extents : (uint32_t)ahead;
+}
+
+/* Extents that somebody waits for, or that take no time. */
+static void extents_now(struct starter *starter, uint32_t end)
+{
+	struct arena *arena = starter->config.arena;
+	bool go_on = true;
+
+	for (uint32_t i = starter->extents_given; i < end && go_on; i++)
+		go_on = extent_give(starter, i, starter->config.populate ? arena_populate(arena, i) : 0);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/*
+ * The others, while everybody is served. A machine whose processors are all busy leaves next to nothing to
+ * the filler: what it does not get done is done here, at the starter's priority, so that stores find
+ * room in any case.
+ */
+static void extents_in_background(struct starter *starter)
+{
+	const struct timespec pause = { .tv_nsec = FILL_LOOK_NS };
+	struct arena *arena = starter->config.arena;
+	struct filler *filler = NULL;
+	uint64_t since = now_ns(), before = 0;
+	bool go_on = filler_start(arena, starter->extents_given, &starter->stop, &filler) == 0;
+
+	if (!go_on)
+		log_warning("no memory to populate the arena: it stays as large as it is");
+	while (go_on && starter->extents_given < arena->extents && !atomic_load(&starter->stop)) {
+		uint32_t extent;
+		int r;
+
+		nanosleep(&pause, NULL);
+		while (go_on && filler_take(filler, &extent, &r))
+			go_on = extent_give(starter, extent, r);
+		if (now_ns() - since < FILL_PACE_NS)
+			continue;
+		if (filler_bytes(filler) - before < FILL_PACE_BYTES)
+			filler_help(filler);
+		since = now_ns();
+		before = filler_bytes(filler);
+	}
+	filler_end(filler);
 }
 
 static void serve(struct starter *starter)
@@ -243,24 +308,25 @@ static void *starter_main(void *arg)
 {
 	struct starter *starter = arg;
 	const struct arena *arena = starter->config.arena;
-	const uint32_t ahead = arena->warm || arena->extents < AHEAD ? arena->extents : AHEAD;
-	uint32_t failed = 0, extent = 0;
 
 	prctl(PR_SET_NAME, "stokerd-start");
-	while (extent < ahead && extent_give(starter, extent, &failed))
-		extent++;
+	extents_now(starter, extents_ahead(arena));
 	if (arena->warm)
 		arena_read(starter);
 	for (uint32_t i = 0; i < starter->config.n_tiers; i++)
 		tier_read(starter, i);
 	serve(starter);
-	/* On Linux this is the thread's own: whoever serves goes first. Not earlier, for a thread that is started inherits it. */
+	/* On Linux this is the thread's own: whoever serves goes first. Not earlier, for a thread that is started
+	 * inherits it. */
 	setpriority(PRIO_PROCESS, 0, 5);
-	while (extent < arena->extents && extent_give(starter, extent, &failed))
-		extent++;
+	if (starter->config.populate && starter->extents_given < arena->extents)
+		extents_in_background(starter);
+	else
+		extents_now(starter, arena->extents);
 	orders_await(starter, ORDERS);
-	if (extent == arena->extents)
-		log_info("the arena is populated: %u of %u extents", extent - failed, arena->extents);
+	if (starter->extents_given == arena->extents)
+		log_info("the arena is populated: %u of %u extents", arena->extents - starter->extents_failed,
+			 arena->extents);
 	return NULL;
 }
 

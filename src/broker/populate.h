@@ -4,8 +4,9 @@
  * batches, says when recovery is over, and populates the arena extent by extent. The core takes all
  * of that as orders between two rounds, so that clients do not notice.
  *
- * Order: extents of a warm arena, its table, each tier's table, SERVE, then the rest of the extents. A
- * cold arena gets its first extents before SERVE, so that the first store finds room.
+ * Order: extents of a warm arena, its table, each tier's table, SERVE, then the rest of the extents, which
+ * the filler populates (filler.h). A cold arena gets its first extents before SERVE, so that the first
+ * stores find room.
  */
 #ifndef STOKER_BROKER_POPULATE_H
 #define STOKER_BROKER_POPULATE_H
