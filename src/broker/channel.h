@@ -27,7 +27,8 @@ struct channel_slot {
 	alignas(64) struct engine_request request;
 	bool busy;
 	bool watched;			/* its ready word is being watched */
-	uint32_t watch_next;		/* in the core's list of watched slots: see watch.c */
+	uint32_t watch_next, watch_prev;	/* slots of this client that are watched: see watch.c */
+	uint32_t watch_lap;		/* of the core, in which it was looked at last */
 	uint32_t ready_index, ready_value;
 };
 
@@ -54,6 +55,8 @@ struct channel {
 	struct channel_plan plan;
 	uint32_t tenant;
 	const char *why;		/* why it is expelled */
+	struct channel *watch_next, *watch_prev;	/* clients with watched slots */
+	uint32_t n_watched, watch_slot;	/* slots whose words are watched; which is looked at next */
 	struct device_pool *pools[CHANNEL_POOLS_MAX];
 	uint32_t pool_model[CHANNEL_POOLS_MAX];	/* engine's number */
 	struct order expelled_order, gone_order;

@@ -40,7 +40,9 @@ struct core {
 	struct channel *hot[CORE_CLIENTS];
 	struct channel *channels[CORE_CLIENTS];
 	uint16_t wakes[CORE_CLIENTS];	/* clients to be woken at the end of this round */
-	uint32_t watch_first;		/* client << 16 | slot, or ENGINE_NONE: see watch.c */
+	struct channel *watch_turn;	/* whose ready words are looked at next, or NULL: see watch.c */
+	uint32_t watch_lap;		/* counts sleeps */
+	uint32_t watch_left;		/* words that were not looked at since the last one */
 
 	struct control_page *page;
 	struct control_block *block;
@@ -84,6 +86,7 @@ void watch_add(struct core *core, struct channel *channel, uint32_t slot, uint32
 void watch_remove(struct core *core, struct channel *channel, uint32_t slot);
 void watch_remove_client(struct core *core, struct channel *channel);
 bool watch_poll(struct core *core);		/* true: one was reached */
+void watch_woken(struct core *core);		/* the core has slept */
 /* figures.c */
 void figures_refresh(struct core *core);
 void figures_state(struct core *core);

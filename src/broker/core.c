@@ -307,11 +307,12 @@ static void sleep_in_epoll(struct core *core)
 	now = clock_now(&core->clock);
 	core->next_look = now;
 	core->last_busy = now;
+	watch_woken(core);
 }
 
 static inline bool may_sleep(const struct core *core, uint64_t now)
 {
-	return core->n_hot == 0 && !core->more && now < core->deadline && core->n_late == 0 &&
+	return core->n_hot == 0 && !core->more && now < core->deadline && core->n_late == 0 && core->watch_left == 0 &&
 	       now - core->last_busy > core->spin_ns;
 }
 
@@ -435,7 +436,6 @@ int core_new(const struct core_config *config, char *why, struct core **ret)
 	core->page = config->page;
 	core->block = &config->page->blocks[0];
 	core->spin_ns = config->config->broker.spin_us * 1000;
-	core->watch_first = ENGINE_NONE;
 	tiers_rows_fill(core, config->config);
 	why[0] = '\0';
 	r = bell_init(&core->bell);

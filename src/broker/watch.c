@@ -1,19 +1,69 @@
 /*
- * Ready words: 32-bit counters in a client's channel that its device raises. The slots whose jobs wait
- * for one form a list through their private descriptors; the core looks at all of them in every round
- * while there are any, and sleeps at most 50 us meanwhile.
+ * Ready words: 32-bit counters in a client's channel that its device raises. The slots whose jobs wait for
+ * one form a circle for each client, and the clients that have such slots form another.
+ *
+ * A round of the core looks at WATCH_ROUND words at most, so that nobody makes rounds longer by waiting
+ * for much: some words of the client whose turn it is, then of the next one, each time those that it
+ * has not looked at for longest. With a thousand words among all clients each is still seen every 50 us; a client
+ * that waits for more makes its own words wait, and those of others by its few words a turn. The core
+ * sleeps only when it has looked at all of them, and at most 50 us.
  */
 #include "src/broker/core-state.h"
 
-static uint32_t place_of(const struct channel *channel, uint32_t slot)
+#define WATCH_ROUND	16u	/* words a round: some 60 ns */
+#define WATCH_TURN	4u	/* of them, of one client */
+
+/* ---- the two circles --------------------------------------------------------------------------- */
+
+static void clients_link(struct core *core, struct channel *channel)
 {
-	return channel->number << 16 | slot;
+	struct channel *at = core->watch_turn;
+
+	if (!at) {
+		core->watch_turn = channel->watch_next = channel->watch_prev = channel;
+		return;
+	}
+	/* Before the one whose turn is next: the newcomer is last. */
+	channel->watch_next = at;
+	channel->watch_prev = at->watch_prev;
+	at->watch_prev->watch_next = channel;
+	at->watch_prev = channel;
 }
 
-static struct channel_slot *slot_at(struct core *core, uint32_t place)
+static void clients_unlink(struct core *core, struct channel *channel)
 {
-	return &core->channels[place >> 16]->slot[place & 0xffff];
+	channel->watch_prev->watch_next = channel->watch_next;
+	channel->watch_next->watch_prev = channel->watch_prev;
+	if (core->watch_turn == channel)
+		core->watch_turn = channel->watch_next == channel ? NULL : channel->watch_next;
 }
+
+static void slots_link(struct channel *channel, uint32_t slot)
+{
+	struct channel_slot *slots = channel->slot;
+	const uint32_t at = channel->watch_slot;
+
+	if (channel->n_watched == 0) {
+		channel->watch_slot = slots[slot].watch_next = slots[slot].watch_prev = slot;
+		return;
+	}
+	slots[slot].watch_next = at;
+	slots[slot].watch_prev = slots[at].watch_prev;
+	slots[slots[at].watch_prev].watch_next = slot;
+	slots[at].watch_prev = slot;
+}
+
+static void slots_unlink(struct channel *channel, uint32_t slot)
+{
+	struct channel_slot *slots = channel->slot;
+
+	slots[slots[slot].watch_prev].watch_next = slots[slot].watch_next;
+	slots[slots[slot].watch_next].watch_prev = slots[slot].watch_prev;
+	if (channel->watch_slot == slot)
+		channel->watch_slot = slots[slot].watch_next;
+}
+
+/* ---- in and out -------------------------------------------------------------------------------- */
 
 void watch_add(struct core *core, struct channel *channel, uint32_t slot, uint32_t index, uint32_t value)
 {
@@ -23,62 +73,74 @@ void watch_add(struct core *core, struct channel *channel, uint32_t slot, uint32
 	at->watched = true;
 	at->ready_index = index;
 	at->ready_value = value;
-	at->watch_next = core->watch_first;
-	core->watch_first = place_of(channel, slot);
+	slots_link(channel, slot);
+	if (channel->n_watched++ == 0)
+		clients_link(core, channel);
 	core->n_watched++;
+	at->watch_lap = core->watch_lap - 1;
+	core->watch_left++;
 }
 
-/* Take out of the list what @link names; it names the next one then. */
-static void watch_unlink(struct core *core, uint32_t *link)
+/* The core has slept: all words have to be looked at before it may again. */
+void watch_woken(struct core *core)
 {
-	struct channel_slot *at = slot_at(core, *link);
-
-	at->watched = false;
-	*link = at->watch_next;
-	core->n_watched--;
+	core->watch_lap++;
+	core->watch_left = core->n_watched;
 }
 
 void watch_remove(struct core *core, struct channel *channel, uint32_t slot)
 {
-	const uint32_t place = place_of(channel, slot);
-
 	if (!channel->slot[slot].watched)
 		return;
-	for (uint32_t *link = &core->watch_first; *link != ENGINE_NONE; link = &slot_at(core, *link)->watch_next) {
-		if (*link == place) {
-			watch_unlink(core, link);
-			return;
-		}
-	}
+	channel->slot[slot].watched = false;
+	slots_unlink(channel, slot);
+	core->n_watched--;
+	core->watch_left -= channel->slot[slot].watch_lap != core->watch_lap;
+	if (--channel->n_watched == 0)
+		clients_unlink(core, channel);
 }
 
 void watch_remove_client(struct core *core, struct channel *channel)
 {
-	for (uint32_t *link = &core->watch_first; *link != ENGINE_NONE;) {
-		if (*link >> 16 == channel->number)
-			watch_unlink(core, link);
-		else
-			link = &slot_at(core, *link)->watch_next;
-	}
+	while (channel->n_watched)
+		watch_remove(core, channel, channel->watch_slot);
+}
+
+/* ---- a round ----------------------------------------------------------------------------------- */
+
+static bool is_reached(struct core *core, const struct channel *channel, uint32_t slot)
+{
+	struct channel_slot *at = &channel->slot[slot];
+
+	core->watch_left -= at->watch_lap != core->watch_lap;
+	at->watch_lap = core->watch_lap;
+	return (int32_t)(channel_ready_word(channel, at->ready_index) - at->ready_value) >= 0;
 }
 
 bool watch_poll(struct core *core)
 {
-	uint32_t reached[64], n = 0;
+	const uint32_t all = core->n_watched < WATCH_ROUND ? core->n_watched : WATCH_ROUND;
+	struct { uint32_t client, slot; } reached[WATCH_ROUND];
+	uint32_t n = 0, looked = 0;
 
-	for (uint32_t *link = &core->watch_first; *link != ENGINE_NONE && n < 64;) {
-		const struct channel_slot *at = slot_at(core, *link);
-		const uint32_t word = channel_ready_word(core->channels[*link >> 16], at->ready_index);
+	while (looked < all && core->watch_turn) {
+		struct channel *channel = core->watch_turn;
 
-		if ((int32_t)(word - at->ready_value) < 0) {
-			link = &slot_at(core, *link)->watch_next;
-			continue;
+		core->watch_turn = channel->watch_next;
+		const uint32_t turn = channel->n_watched < WATCH_TURN ? channel->n_watched : WATCH_TURN;
+		for (uint32_t i = 0; i < turn && looked < all; i++, looked++) {
+			const uint32_t slot = channel->watch_slot;
+
+			channel->watch_slot = channel->slot[slot].watch_next;
+			if (!is_reached(core, channel, slot))
+				continue;
+			reached[n].client = channel->number;
+			reached[n++].slot = slot;
+			watch_remove(core, channel, slot);
 		}
-		reached[n++] = *link;
-		watch_unlink(core, link);
 	}
-	/* The engine may watch and unwatch from within the event: the list is whole again by now. */
+	/* The engine may watch and unwatch from within the event: the circles are whole again by now. */
 	for (uint32_t i = 0; i < n; i++)
-		engine_ready(core->engine, reached[i] >> 16, reached[i] & 0xffff);
+		engine_ready(core->engine, reached[i].client, reached[i].slot);
 	return n > 0;
 }
