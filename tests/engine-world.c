@@ -429,13 +429,13 @@ struct world *world_new(const struct world_options *options)
 	memset(w->memory, 0, bytes);
 	w->engine = engine_new(&w->config, &ports, w->memory);
 	models_open(w);
-	for (uint32_t i = 0; i < w->config.extents; i++)
+	for (uint32_t i = 0; i < w->config.extents - o->later_extents; i++)
 		engine_extent_added(w->engine, i);
 	for (uint32_t i = 0; i < WORLD_CLIENTS; i++)
 		client_make(w, i);
 	if (!o->no_random)
 		random_feed(w);
-	for (uint32_t i = 0; i < o->tiers; i++)
+	for (uint32_t i = 0; i < o->tiers && !o->tiers_later; i++)
 		engine_tier_up(w->engine, i);
 	if (!o->not_serving)
 		engine_serve(w->engine, w->now);

@@ -63,12 +63,13 @@ struct slot_memory {
 struct world_options {
 	uint32_t tiers;			/* up at once */
 	uint32_t extents;		/* of the arena; 0: WORLD_EXTENTS */
+	uint32_t later_extents;		/* the last ones, which the test adds itself */
 	uint32_t tier_extents;		/* 0: WORLD_TIER_EXTENTS */
 	uint32_t entries, records;	/* 0: plenty */
 	uint32_t leased_chunks, leases;	/* 0: plenty */
 	enum engine_policy policy;
 	uint32_t refill_permille;
-	bool not_serving, no_random, no_write_back;
+	bool not_serving, no_random, no_write_back, tiers_later;	/* later: the test brings them up */
 };
 
 struct world {

@@ -378,6 +378,61 @@ START_TEST(a_deadline_is_told_like_a_cancel)
 }
 END_TEST
 
+/* ---- an arena that is being populated ------------------------------------------------------------------ */
+
+/* Its only extent that is there already has 8 places; all of them are leased. */
+static struct world *early(void)
+{
+	struct world *early = world_new(&(struct world_options){ .extents = 3, .later_extents = 2 });
+
+	ck_assert_uint_eq(do_store(early, 1, 8)->answer.n, 8);
+	ck_assert_uint_eq(do_lookup(early, 1, 8, 0)->answer.n, 8);
+	return early;
+}
+
+START_TEST(a_store_waits_for_extents_that_are_still_to_come)
+{
+	struct world *e = early();
+	struct engine_request request = ask_store(e, 0, 0, PLAIN, 2, 0, 8);
+	const struct seen *seen = submit(e, 0, &request);
+
+	world_run(e);
+	ck_assert(!seen->done);
+	engine_extent_added(e->engine, 1);
+	world_run(e);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.n, 8);
+	/* The next one is the last: when it fails, there is nothing to wait for. */
+	request = ask_store(e, 0, 0, PLAIN, 3, 0, 8);
+	ck_assert_uint_eq(do_lookup(e, 2, 8, 0)->answer.n, 8);
+	seen = submit(e, 0, &request);
+	world_run(e);
+	ck_assert(!seen->done);
+	engine_extent_failed(e->engine, 2);
+	world_run(e);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_NO_MEMORY);
+	world_free(e);
+}
+END_TEST
+
+START_TEST(a_store_waits_for_extents_no_longer_than_its_deadline)
+{
+	struct world *e = early();
+	struct engine_request request = ask_store(e, 0, 0, PLAIN, 2, 0, 8);
+	const struct seen *seen;
+
+	request.head.deadline_us = 5000;
+	seen = submit(e, 0, &request);
+	world_run(e);
+	ck_assert(!seen->done);
+	world_pass(e, 20);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_DEADLINE);
+	world_free(e);
+}
+END_TEST
+
 /* ---- the suite -------------------------------------------------------------------------------------------------------- */
 
 static TCase *stores(void)
@@ -401,6 +456,8 @@ static TCase *stores(void)
 	tcase_add_test(tests, a_cancel_before_the_copy_ends_a_store_at_once);
 	tcase_add_test(tests, a_cancel_of_a_running_copy_is_told_at_once_and_done_follows_the_drain);
 	tcase_add_test(tests, a_deadline_is_told_like_a_cancel);
+	tcase_add_test(tests, a_store_waits_for_extents_that_are_still_to_come);
+	tcase_add_test(tests, a_store_waits_for_extents_no_longer_than_its_deadline);
 	return tests;
 }
 

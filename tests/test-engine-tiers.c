@@ -601,6 +601,21 @@ START_TEST(without_write_back_tiers_are_only_read)
 }
 END_TEST
 
+START_TEST(writes_that_come_to_nothing_do_not_leave_the_others_waiting)
+{
+	struct world *late = world_new(&(struct world_options){ .tiers = 1, .tiers_later = true });
+
+	/* More of them than a turn begins; none is allowed a place. */
+	engine_tenant(late->engine, 0, &(struct engine_quota){ .disk_bytes = 4096 });
+	ck_assert_uint_eq(do_store(late, 1, 100)->answer.n, 100);
+	ck_assert_uint_eq(world_gauge(late, STOKER_GAUGE_WRITEBACK), 100);
+	engine_tier_up(late->engine, 0);
+	world_run(late);
+	ck_assert_uint_eq(world_gauge(late, STOKER_GAUGE_WRITEBACK), 0);
+	world_free(late);
+}
+END_TEST
+
 /* ---- the suite ------------------------------------------------------------------------------------------------ */
 
 static TCase *tiers(void)
@@ -647,6 +662,7 @@ static TCase *room(void)
 	tcase_add_loop_test(tests, an_index_that_is_full_forgets_its_coldest_chunks, 0, 2);
 	tcase_add_test(tests, the_background_keeps_a_share_of_the_arena_free);
 	tcase_add_test(tests, without_write_back_tiers_are_only_read);
+	tcase_add_test(tests, writes_that_come_to_nothing_do_not_leave_the_others_waiting);
 	return tests;
 }
 

@@ -275,6 +275,8 @@ bool engine_turn(struct engine *e, uint64_t now_ns)
 	check_pump(e);
 	for (uint32_t i = 0; i < e->config.n_tiers; i++)
 		tier_pump(e, i);
+	for (uint32_t i = 0; i < e->config.n_tiers; i++)
+		more |= tier_has_work(e, i);
 	chunks_drop_some(e, DROP_CHUNKS);
 	more |= clients_leave_some(e);
 	more |= e->drop_piece != NONE;

@@ -637,6 +637,7 @@ void tier_read(struct engine *engine, uint32_t record, uint32_t priority);	/* pl
 void tier_raise(struct engine *engine, uint32_t record, uint32_t priority);
 void tier_write(struct engine *engine, uint32_t record);	/* sealed and dirty */
 void tier_pump(struct engine *engine, uint32_t tier);
+bool tier_has_work(struct engine *engine, uint32_t tier);	/* that can be begun in the next turn */
 bool tier_has_room(const struct engine *engine, uint32_t tier);
 bool tier_can_write(const struct engine *engine);
 uint64_t tier_expected_us(const struct engine *engine, uint64_t bytes);

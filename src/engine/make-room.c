@@ -216,6 +216,12 @@ bool room_may_come(const struct engine *e)
 	return (e->dirty_objects + e->copying > 0 && tier_can_write(e)) || e->drop_piece != NONE || e->sweeping;
 }
 
+/* The arena is being populated yet. */
+static bool extents_may_come(const struct engine *e)
+{
+	return space_total(e->space) / e->config.extent_bytes + e->extents_failed < e->config.extents;
+}
+
 uint32_t room_arena(struct engine *e, const struct model *model, uint64_t bytes, uint32_t near, enum room *why)
 {
 	const struct ground g = ground_arena(e);
@@ -226,7 +232,7 @@ uint32_t room_arena(struct engine *e, const struct model *model, uint64_t bytes,
 		return NONE;
 	}
 	unit = place_find(e, &g, bytes, near);
-	*why = unit != NONE ? ROOM_OK : room_may_come(e) ? ROOM_WAIT : ROOM_NONE;
+	*why = unit != NONE ? ROOM_OK : room_may_come(e) || extents_may_come(e) ? ROOM_WAIT : ROOM_NONE;
 	return unit;
 }
 

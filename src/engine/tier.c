@@ -332,6 +332,16 @@ void tier_pump(struct engine *e, uint32_t tier)
 	}
 }
 
+/* The bound of a turn, or a write that belongs elsewhere, has left what could be begun at once. */
+bool tier_has_work(struct engine *e, uint32_t tier)
+{
+	const struct tier *t = &e->tiers[tier];
+	const uint32_t read = read_next(t), next = read == NONE ? t->writes.first : read;
+
+	return t->state == TIER_UP && next != NONE && io_may(e, read == NONE ? IO_WRITE : IO_READ) &&
+	       depth_allows(e, tier, record_bytes(e, record_of(e, next)));
+}
+
 void engine_io_done(struct engine *e, uint32_t number, enum engine_result result)
 {
 	const struct io io = e->ios[number];

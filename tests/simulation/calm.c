@@ -4,16 +4,29 @@
  * that was forgotten, a deadline that is not told, or a job that waits for nothing shows as a world
  * that is asleep although somebody waits.
  *
- * Meanwhile what is owed is delivered: pieces of chained lookups, ready words, tiers, random bits. Jobs may
+ * Meanwhile what is owed is delivered: pieces of chained lookups, ready words, tiers, extents, random bits. Jobs may
  * wait for their deadline only if the simulation meant it so (pieces that never come).
  */
 #include "tests/simulation/sim.h"
 
 #define ROUNDS_MAX	400000u
 
+static struct sim_slot *waiting(struct sim *sim, uint32_t *ret_client)
+{
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
+		for (uint32_t s = 0; s < SIM_SLOTS && sim->clients[c].attached; s++)
+			if (sim->clients[c].slots[s].state == SIM_ASKED) {
+				*ret_client = c;
+				return &sim->clients[c].slots[s];
+			}
+	return NULL;
+}
+
 /* Let one thing happen that the engine is told of; false: there is none. */
 static bool event(struct sim *sim)
 {
+	uint32_t client;
+
 	if (sim->n_pending > 0 && sim_chance(&sim->random, 900)) {
 		ports_progress(sim);
 		return true;
@@ -30,21 +43,10 @@ static bool event(struct sim *sim)
 				return true;
 			}
 	}
-	if (sim->n_pending == 0)
-		return false;
+	if (sim->n_pending == 0)	/* who waits for room waits for extents as well */
+		return waiting(sim, &client) && world_extent(sim);
 	ports_progress(sim);
 	return true;
-}
-
-static struct sim_slot *waiting(struct sim *sim, uint32_t *ret_client)
-{
-	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
-		for (uint32_t s = 0; s < SIM_SLOTS && sim->clients[c].attached; s++)
-			if (sim->clients[c].slots[s].state == SIM_ASKED) {
-				*ret_client = c;
-				return &sim->clients[c].slots[s];
-			}
-	return NULL;
 }
 
 /* Nothing is under way and the engine wants no turn: whoever waits now waits for a time, or for ever. */

@@ -361,7 +361,7 @@ void world_make(struct sim *sim);
 void world_free(struct sim *sim);
 void world_crash(struct sim *sim, bool power);
 void world_admin(struct sim *sim);
-void world_extent(struct sim *sim);		/* one more extent is populated, if any is left */
+bool world_extent(struct sim *sim);		/* one more extent is populated; false: none is left */
 void world_tier(struct sim *sim);		/* one more tier comes up, if any is left */
 void world_serve(struct sim *sim);		/* the rest of recovery, then serve */
 /* Tokens of control operations: a count, and what is to be done at the answer. */

@@ -174,7 +174,7 @@ void world_tier(struct sim *sim)
 	}
 }
 
-void world_extent(struct sim *sim)
+bool world_extent(struct sim *sim)
 {
 	const uint32_t start = sim_below(&sim->random, sim->config.extents);
 
@@ -190,8 +190,9 @@ void world_extent(struct sim *sim)
 			sim->extent_added[extent] = true;
 			engine_extent_added(sim->engine, extent);
 		}
-		return;
+		return true;
 	}
+	return false;
 }
 
 void world_make(struct sim *sim)
