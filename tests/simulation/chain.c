@@ -39,7 +39,7 @@ static void put_junk(struct sim_slot *slot)
 	slot->request.head.n_keys += slot->junk;
 }
 
-void chain_ask(struct sim *sim, uint32_t client)
+void chain_ask(struct sim *sim, uint32_t client, bool long_one)
 {
 	struct sim_slot *slot = head_of(sim, client);
 	uint32_t keys[SIM_DEPTH];
@@ -56,8 +56,8 @@ void chain_ask(struct sim *sim, uint32_t client)
 	if (sim_chance(&sim->random, 100))
 		slot->request.head.flags = STOKER_F_PROBE;
 	slot->request.line.lookup.pieces = slot->pieces;
-	if (sim_chance(&sim->random, 300))
-		slot->junk = sim_chance(&sim->random, 200) ? STOKER_LARGE_KEYS - slot->split[1]
+	if (long_one || sim_chance(&sim->random, 300))
+		slot->junk = long_one || sim_chance(&sim->random, 200) ? STOKER_LARGE_KEYS - slot->split[1]
 							   : 1 + sim_below(&sim->random, 600);
 	if (slot->junk || sim_chance(&sim->random, 200))	/* what comes first is in the asker's own hands */
 		slot->request.line.lookup.have = slot->junk + sim_below(&sim->random, n + 1);
@@ -206,7 +206,7 @@ void chain_steal(struct sim *sim, uint32_t client, uint32_t s)
 	slot->lies = true;
 	slot->must = STOKER_STATUS_EXPIRED;
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
-	if (sim_chance(&sim->random, 300)) {	/* with the model that it belongs to */
+	if (sim_chance(&sim->random, 300) && sim->models[lease->model].life != SIM_CLOSED) {	/* with its own model */
 		slot->request.model = sim->models[lease->model].number;
 		slot->must = STOKER_STATUS_BAD_REQUEST;
 	}

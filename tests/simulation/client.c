@@ -88,7 +88,7 @@ void client_slot_over(struct sim *sim, uint32_t number, uint32_t s)
 				if (slot->blocks[part][c][b] != STOKER_NO_BLOCK)
 					client->pools[slot->part_pool[part]].busy[slot->blocks[part][c][b]] = false;
 	memset(slot->input, 0xee, sizeof(slot->input));
-	if (slot->junk)
+	if (slot->junk || slot->bulk)
 		memset(slot->big, 0xee, STOKER_LARGE_KEYS * sizeof(struct stoker_wire_key));
 	slot->watched = false;
 	slot->state = SIM_FREE;
@@ -108,7 +108,8 @@ struct sim_slot *client_begin(struct sim *sim, uint32_t number, uint32_t s, enum
 	slot->watched = slot->lies = slot->certain = slot->cut = slot->harmed = slot->renews = false;
 	slot->must = STOKER_STATUS_OK;
 	slot->asked = slot->pieces = slot->sent = slot->junk = slot->outside = slot->loose = 0;
-	slot->wide = false;
+	slot->wide = slot->bulk = false;
+	slot->base = slot->total = slot->asked_blocks = 0;
 	slot->generation = generation ? generation : 1;
 	slot->model = model;
 	slot->epoch = sim->models[model].epoch;
@@ -121,7 +122,7 @@ struct sim_slot *client_begin(struct sim *sim, uint32_t number, uint32_t s, enum
 		.head = { .op = (uint8_t)op, .priority = (uint8_t)sim_below(&sim->random, 8), .slot = (uint16_t)s,
 			  .generation = slot->generation, .model = model },
 		.model = sim->models[model].number, .keys_max = slot_keys_max(s),
-		.scratch = scratch, .scratch_bytes = ENGINE_SCRATCH_BYTES(slot_keys_max(s), SIM_INPUT),
+		.scratch = scratch, .scratch_bytes = SIM_SCRATCH_BYTES(s),
 	};
 	if (!sim->roomy && (sim->step < sim->storm_until || sim_chance(&sim->random, 150))) {
 		slot->request.head.deadline_us =
@@ -166,111 +167,6 @@ void client_put_keys(const struct sim *sim, struct sim_slot *slot, uint32_t firs
 	slot->request.head.n_keys = end - first;
 }
 
-/* Up to @n free blocks of a pool for chunk @c; false: too few are free. */
-static bool take_blocks(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c,
-			uint32_t n)
-{
-	struct sim_pool *pool = &sim->clients[number].pools[slot->part_pool[part]];
-	uint32_t at = sim_below(&sim->random, SIM_BLOCKS), got = 0;
-
-	for (uint32_t i = 0; i < SIM_BLOCKS && got < n; i++, at = (at + 1) % SIM_BLOCKS)
-		if (!pool->busy[at]) {
-			pool->busy[at] = true;
-			slot->blocks[part][c][got++] = at;
-		}
-	return got == n;
-}
-
-/* Give back the blocks of chunk @c: there were too few for all of them. */
-static void untake(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c)
-{
-	for (uint32_t b = 0; b < 8; b++) {
-		const uint32_t id = slot->blocks[part][c][b];
-
-		if (id != STOKER_NO_BLOCK)
-			sim->clients[number].pools[slot->part_pool[part]].busy[id] = false;
-		slot->blocks[part][c][b] = STOKER_NO_BLOCK;
-	}
-}
-
-struct writer {			/* appends segments and ids to the input, segments first */
-	struct stoker_segment segments[SIM_PARTS];
-	uint32_t ids[SIM_INPUT / 8];
-	uint32_t n_segments, n_ids;
-};
-
-/* The words from @from on, as pairs of first id and count; now and then a run is told in two pieces. */
-static void make_runs(struct sim *sim, struct writer *w, uint32_t from, struct stoker_segment *segment)
-{
-	uint32_t ids[SIM_INPUT / 8];
-	const uint32_t n = w->n_ids - from;
-
-	memcpy(ids, &w->ids[from], n * sizeof(ids[0]));
-	w->n_ids = from;
-	for (uint32_t i = 0, run; i < n; i += run) {
-		for (run = 1; i + run < n && !sim_chance(&sim->random, 50); run++)
-			if (ids[i + run] != (ids[i] == STOKER_NO_BLOCK ? ids[i] : ids[i] + run))
-				break;
-		w->ids[w->n_ids++] = ids[i];
-		w->ids[w->n_ids++] = run;
-	}
-	segment->flags |= STOKER_SEGMENT_RUNS;
-	segment->n_ids = w->n_ids - from;
-}
-
-static void put_segment(struct sim *sim, struct writer *w, const struct sim_slot *slot, uint32_t part,
-			uint32_t first, uint32_t chunks)
-{
-	const struct engine_part_config *config = &sim->models[slot->model].config.parts[part];
-	struct stoker_segment *segment = &w->segments[w->n_segments++];
-	const uint32_t from = w->n_ids;
-
-	*segment = (struct stoker_segment){ .pool = slot->part_pool[part], .group = config->group,
-					    .shard = config->shard, .first = first, .chunks = chunks,
-					    .n_ids = chunks * config->blocks };
-	for (uint32_t c = first; c < first + chunks; c++)
-		for (uint32_t b = 0; b < config->blocks; b++)
-			w->ids[w->n_ids++] = slot->blocks[part][c][b];
-	if (sim_chance(&sim->random, 200))
-		make_runs(sim, w, from, segment);
-}
-
-static void put_writer(struct sim_slot *slot, const struct writer *w, size_t at)
-{
-	uint8_t *input = (uint8_t *)slot->input + ((at + 7) & ~(size_t)7);
-
-	memcpy(input, w->segments, w->n_segments * sizeof(w->segments[0]));
-	slot->request.segments = (struct stoker_segment *)input;
-	input += w->n_segments * sizeof(w->segments[0]);
-	memcpy(input, w->ids, w->n_ids * sizeof(w->ids[0]));
-	slot->request.ids = (uint32_t *)input;
-	slot->request.head.n_segments = w->n_segments;
-	slot->request.head.n_ids = w->n_ids;
-}
-
-/* A lie about the segments that an honest library would not tell, or an application by mistake. */
-static void bend(struct sim *sim, struct sim_slot *slot)
-{
-	struct stoker_segment *segment = (struct stoker_segment *)slot->request.segments;
-	uint32_t *ids = (uint32_t *)slot->request.ids;
-
-	switch (sim_below(&sim->random, 9)) {
-	case 0: segment->pool = 1000 + sim_below(&sim->random, 9); break;
-	case 1: segment->chunks += 1000; break;
-	case 2: segment->first = 0xfffffff0u; break;
-	case 3: ids[0] = SIM_BLOCKS + sim_below(&sim->random, 99); break;
-	case 4: segment->shard += 40; break;
-	case 5: segment->flags ^= 2u << sim_below(&sim->random, 15); break;
-	case 6: segment->n_ids -= 1; break;
-	case 7: slot->request.head.n_ids -= 1; break;
-	case 8:			/* its chunks are not all of the lease, or of the keys */
-		segment->first = slot->request.head.op == STOKER_OP_STORE ? slot->n : slot->lease.length;
-		sim_reach(sim, SIM_REACH_BEYOND);
-		break;
-	}
-	slot->lies = true;
-}
-
 /* ---- what they ask ------------------------------------------------------------------------------ */
 
 static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
@@ -278,7 +174,9 @@ static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 	struct sim_slot *slot = client_begin(sim, number, s, STOKER_OP_LOOKUP, client_model(sim, number));
 	uint32_t flags = STOKER_F_PREFETCH | STOKER_F_PARTIAL;
 
-	slot->n = client_chain(sim, sim_below(&sim->random, SIM_KEYS), slot->keys);
+	/* What one asks for others often ask for too, with another priority. */
+	slot->n = client_chain(sim, sim_chance(&sim->random, 300) ? (uint32_t)(sim_mix(sim->step / 64) % SIM_KEYS) :
+			       sim_below(&sim->random, SIM_KEYS), slot->keys);
 	if (sim_chance(&sim->random, 100))
 		flags = STOKER_F_PROBE;
 	else if (sim_chance(&sim->random, 100))
@@ -302,17 +200,6 @@ static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 	client_ask(sim, number, slot);
 }
 
-static void fill_blocks(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c)
-{
-	struct sim_pool *pool = &sim->clients[number].pools[slot->part_pool[part]];
-	const uint32_t layers = sim->models[slot->model].config.parts[part].layers;
-
-	for (uint32_t b = 0; b < 8; b++)
-		for (uint32_t layer = 0; layer < layers && slot->blocks[part][c][b] != STOKER_NO_BLOCK; layer++)
-			pool->word[layer][slot->blocks[part][c][b]] = pool->shadow[layer][slot->blocks[part][c][b]] =
-				oracle_word(sim, slot->model, slot->epoch, slot->keys[c], part, layer, b);
-}
-
 static void watch_maybe(struct sim *sim, struct sim_slot *slot)
 {
 	if (!sim_chance(&sim->random, 200))
@@ -331,7 +218,7 @@ static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
 	const struct engine_model_config *config = &sim->models[model].config;
 	const uint32_t only = sim_chance(&sim->random, 250) ? sim_below(&sim->random, config->n_parts) : ENGINE_NONE;
 	uint32_t all[SIM_DEPTH], n = client_chain(sim, sim_below(&sim->random, SIM_KEYS), all), from = 0;
-	struct writer w = { 0 };
+	struct sim_writer w = { 0 };
 	uint32_t *tokens;
 
 	if (sim_chance(&sim->random, 500))
@@ -346,16 +233,16 @@ static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
 			slot->part_pool[part] = model * SIM_PARTS + part;
 			slot->harmed |= sim->clients[number].pools[slot->part_pool[part]].dead;
 			slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
-			if (!take_blocks(sim, number, slot, part, c, oracle_blocks(sim, model, part, slot->keys[c])))
+			if (!request_take_blocks(sim, number, slot, part, c, oracle_blocks(sim, model, part, slot->keys[c])))
 				goto enough;
-			fill_blocks(sim, number, slot, part, c);
+			request_fill(sim, number, slot, part, c);
 		}
 	}
 enough:
 	if (from + slot->n < n)
 		for (uint32_t part = 0; part < config->n_parts; part++)
 			if (slot->part_pool[part] != ENGINE_NONE)
-				untake(sim, number, slot, part, slot->n);
+				request_untake(sim, number, slot, part, slot->n);
 	if (slot->n == 0)
 		return;
 	client_put_keys(sim, slot, 0, slot->n);
@@ -366,10 +253,10 @@ enough:
 	slot->request.line.store.flags = STOKER_STORE_TOKENS;
 	for (uint32_t part = 0; part < config->n_parts; part++)
 		if (slot->part_pool[part] != ENGINE_NONE) {
-			put_segment(sim, &w, slot, part, 0, slot->n);
+			request_segment(sim, &w, slot, part, 0, slot->n);
 			slot->asked |= 1u << part;
 		}
-	put_writer(slot, &w, slot->n * 36);
+	request_write(slot, &w, slot->n * 36);
 	if (from > 0)
 		slot->request.line.store.parent = sim->keys[all[from - 1]].key;
 	slot->request.line.store.account = sim_below(&sim->random, 4);
@@ -378,7 +265,7 @@ enough:
 		slot->request.head.flags |= STOKER_F_WAIT;
 	watch_maybe(sim, slot);
 	if (sim_chance(&sim->random, 20))
-		bend(sim, slot);
+		request_bend(sim, slot);
 	for (uint32_t c = 0; c < slot->n && !slot->lies; c++)
 		for (uint32_t part = 0; part < config->n_parts; part++)
 			if (slot->asked >> part & 1)
@@ -410,7 +297,7 @@ static bool is_outside(const struct sim *sim, const struct sim_lease *lease, uin
 	return !lease->renewed && !lease->vague;
 }
 
-static bool lease_certain(const struct sim *sim, const struct sim_lease *lease, uint32_t reader)
+bool client_lease_certain(const struct sim *sim, const struct sim_lease *lease, uint32_t reader)
 {
 	return !lease->ended && !lease->vague && ((lease->readers & ~lease->leaving) >> reader & 1) && lease->expires_ns > sim->now_ns + 1000000 &&
 	       lease->epoch == sim->models[lease->model].epoch;
@@ -460,7 +347,7 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 {
 	struct sim_lease *lease = client_lease(sim);
 	struct sim_slot *slot;
-	struct writer w = { 0 };
+	struct sim_writer w = { 0 };
 	const uint32_t reader = pick_reader(sim, lease);
 
 	if (sim->n_leases == 0 || lease->n == 0)
@@ -492,8 +379,8 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 		}
 		slot->part_pool[part] = lease->model * SIM_PARTS + part;
 		for (end = first; end < lease->n && (end == first || leased(sim, lease, part, end)); end++)
-			if (!take_blocks(sim, number, slot, part, end, blocks)) {
-				untake(sim, number, slot, part, end);
+			if (!request_take_blocks(sim, number, slot, part, end, blocks)) {
+				request_untake(sim, number, slot, part, end);
 				break;
 			}
 		for (uint32_t c = first; c < end; c++)	/* a block that the engine already has is left alone */
@@ -505,20 +392,20 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 			slot->part_pool[part] = ENGINE_NONE;
 			continue;
 		}
-		put_segment(sim, &w, slot, part, first, end - first);
+		request_segment(sim, &w, slot, part, first, end - first);
 		w.segments[w.n_segments - 1].first += lease->base;
 		slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
 	}
 	if (w.n_segments == 0)
 		return;
-	put_writer(slot, &w, 0);
+	request_write(slot, &w, 0);
 	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
 	slot->request.line.retrieve.reader = reader;
 	if (sim_chance(&sim->random, 200))
 		slot->request.line.retrieve.layer_first = sim_below(&sim->random, model_layers(sim, lease->model));
 	if (sim_chance(&sim->random, 200))
 		slot->request.line.retrieve.layer_count = 1;
-	slot->certain = lease_certain(sim, lease, reader) && !slot->lies;
+	slot->certain = client_lease_certain(sim, lease, reader) && !slot->lies;
 	if (lease_is_over(sim, lease) || (lease->returned >> reader & 1))
 		slot->must = STOKER_STATUS_EXPIRED;
 	for (uint32_t part = 0; part < SIM_PARTS; part++)
@@ -528,7 +415,7 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 	if (slot->request.head.flags & STOKER_F_READY)
 		slot->certain = false;	/* it may wait longer than its lease lives */
 	if (sim_chance(&sim->random, 20))
-		bend(sim, slot);
+		request_bend(sim, slot);
 	else if (sim_chance(&sim->random, 20)) {
 		slot->request.head.lease[sim_below(&sim->random, 2)] ^= 1ull << sim_below(&sim->random, 64);
 		slot->lies = true;
@@ -676,9 +563,13 @@ void client_act(struct sim *sim, uint32_t number)
 		while (chain_send(sim, number, !sim_chance(&sim->random, 50)) && sim_chance(&sim->random, 500))
 			;
 	} else if (what < 130) {
-		chain_ask(sim, number);
+		chain_ask(sim, number, false);
 	} else if (what < 135) {
 		chain_wide(sim, number);
+	} else if (what < 142) {
+		bulk_store(sim, number);
+	} else if (what < 150) {
+		bulk_retrieve(sim, number);
 	} else if (client->slots[s].state != SIM_FREE) {
 		return;
 	} else if (what < 170) {

@@ -77,7 +77,7 @@ void sim_feed_random(struct sim *sim)
 bool sim_turn(struct sim *sim)
 {
 	sim->turned_ns = sim->now_ns;
-	return engine_turn(sim->engine, sim->now_ns);
+	return inside_turn(sim);
 }
 
 /* In some worlds they run out: a word or two at a time, when there are next to none. */
@@ -120,6 +120,8 @@ static void step(struct sim *sim)
 		world_extent(sim);
 	else
 		world_admin(sim);
+	if (sim_below(&sim->random, 2000) == 0)
+		bulk_rush(sim);
 	if (!sim->roomy && sim_below(&sim->random, 8000) == 0)
 		world_crash(sim, sim_chance(&sim->random, 300));
 	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0 && sim->step >= sim->clock_from; turns--)

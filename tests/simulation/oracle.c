@@ -73,8 +73,11 @@ static void lease_of_wide(struct sim *sim, const struct sim_slot *slot, const st
 {
 	uint32_t exist = 0;
 
-	for (uint32_t i = 0; i < answer->bitmap_words; i++)
+	for (uint32_t i = 0; i < answer->bitmap_words; i++) {
 		exist += (uint32_t)__builtin_popcountll(answer->bitmap[i]);
+		if (answer->bitmap[i])
+			lease->end = 64 * i + 64 - (uint32_t)__builtin_clzll(answer->bitmap[i]);
+	}
 	lease->vague = answer->n != exist;
 	lease->length = slot->n;
 	lease->base = sim_below(&sim->random, slot->n - SIM_DEPTH + 1);
@@ -345,6 +348,8 @@ static void retrieve_done(struct sim *sim, uint32_t client, struct sim_slot *slo
 	}
 	if (slot->certain && !slot->cut && !slot->harmed && !slot->lies && model->epoch == slot->epoch)
 		retrieve_whole(sim, client, slot, answer, base);
+	if (slot->bulk && retrieved > 0 && slot->lease.end * model->config.n_parts > 1024)
+		sim_reach(sim, SIM_REACH_BULK_RETRIEVE);
 	if (failed != answer->counts[0])
 		sim_fail(sim, "a retrieve says that %u chunks failed, and %u in its bytes", answer->counts[0], failed);
 	if (retrieved != answer->n)
@@ -362,8 +367,14 @@ static void store_done(struct sim *sim, struct sim_slot *slot, const struct engi
 	if (answer->counts[0] != counts[STOKER_CHUNK_PRESENT] || answer->counts[1] != counts[STOKER_CHUNK_ELSEWHERE] ||
 	    answer->counts[2] != counts[STOKER_CHUNK_REFUSED] + counts[STOKER_CHUNK_INCOMPLETE])
 		sim_fail(sim, "a store's counts are not those of its bytes");
+	for (uint32_t c = 0; c < answer->n_chunks && slot->bulk; c++)	/* those that were given no blocks */
+		if (c - slot->base >= slot->n && answer->chunks[c] == STOKER_CHUNK_STORED)
+			sim_fail(sim, "a store has stored chunk %u, which had no blocks", c);
+	if (slot->asked_blocks > 4096 && answer->n > 0)
+		sim_reach(sim, SIM_REACH_BULK_STORE);
 	for (uint32_t c = 0; c < slot->n; c++) {
-		const uint32_t what = c < answer->n_chunks ? answer->chunks[c] : STOKER_CHUNK_NONE;
+		const uint32_t at = slot->base + c;
+		const uint32_t what = at < answer->n_chunks ? answer->chunks[at] : STOKER_CHUNK_NONE;
 
 		stored += what == STOKER_CHUNK_STORED;
 		if (sim->roomy && !slot->lies && what != STOKER_CHUNK_STORED && what != STOKER_CHUNK_PRESENT &&

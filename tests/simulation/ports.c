@@ -66,6 +66,7 @@ static void port_read(void *shell, const struct engine_io *io)
 	struct sim *sim = shell;
 
 	check_io(sim, io, "a read");
+	inside_read(sim, io);
 	check_unpromised(sim, sim->table, sim->config.records, io->arena.unit, io->arena.bytes, "a read");
 	memory_hold_arena(sim, io->arena.unit, io->arena.bytes, true, "a read");
 	memory_hold_tier(sim, io->tier, io->disk.unit, io->disk.bytes, false);
@@ -111,7 +112,8 @@ static uint32_t slot_of_ids(struct sim *sim, const struct engine_copy *copy)
 		const uint8_t *ids = (const uint8_t *)copy->items[0].ids;
 
 		if ((ids >= (const uint8_t *)slot->input && ids < (const uint8_t *)slot->input + SIM_INPUT) ||
-		    (ids >= slot->scratch && ids < slot->scratch + slot->request.scratch_bytes))
+		    (ids >= slot->scratch && ids < slot->scratch + slot->request.scratch_bytes) ||
+		    (slot->bulk && ids >= slot->big && ids < slot->big + STOKER_LARGE_KEYS * 32u))
 			return s;
 	}
 	sim_fail(sim, "the ids of copy %u lie in no slot of client %u", copy->copy, copy->client);

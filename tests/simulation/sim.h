@@ -25,8 +25,8 @@
  * of SIM_REACHES are reached, and `sim --worlds N --cover` fails if one is not.
  *
  * Rooms: memory.c (arena, tiers, tables, who touches what), ports.c (what is under way and how it
- * goes on), client.c (what clients ask), chain.c (chained lookups, renewals, thefts), oracle.c (what
- * answers must be), inside.c (what only the engine's inside shows: whose turn it is), world.c (making a
+ * goes on), client.c (what clients ask), request.c (blocks and segments), chain.c (chained lookups,
+ * renewals, thefts), bulk.c (thousands of blocks, rushes), oracle.c (what answers must be), inside.c (what only the engine's inside shows: whose turn it is), world.c (making a
  * world, crashes, admin), calm.c (the shell that sleeps; the end), main.c (options, steps).
  */
 #ifndef STOKER_TESTS_SIMULATION_SIM_H
@@ -53,6 +53,8 @@
 #define SIM_TENANTS	2u
 #define SIM_HOLDS	12u	/* of a client */
 #define SIM_PIECES	3u	/* of a chained lookup after its head */
+#define SIM_SCRATCH_BYTES(slot) ((slot) == SIM_SLOTS - 1 \
+	? ENGINE_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_KEYS * 32u) : ENGINE_SCRATCH_BYTES(STOKER_SMALL_KEYS, SIM_INPUT))
 
 /* ---- randomness ------------------------------------------------------------------------------ */
 
@@ -81,6 +83,14 @@ static inline bool sim_chance(struct sim_random *random, uint32_t permille)
 /* ---- corners that worlds have to come to ------------------------------------------------------- */
 
 #define SIM_REACHES(R) \
+	R(TURNS,	"a client was served while another one waited for the same") \
+	R(FULL_TURN,	"a turn used up its steps") \
+	R(LEFT_OVER,	"... and left jobs over") \
+	R(CHECKS,	"a store or retrieve was checked in several steps") \
+	R(BULK_STORE,	"a store of more than 4,096 block ids was taken") \
+	R(BULK_RETRIEVE, "a retrieve of more than 1,024 objects went well") \
+	R(URGENT_READ,	"a read began before others that are less urgent") \
+	R(RAISED,	"a queued read became more urgent by another lookup") \
 	R(CHAINED,	"a chunk behind thousands of others was retrieved by the lease of a chained lookup") \
 	R(WIDE,		"a chunk was retrieved by a wide lease") \
 	R(OUTSIDE,	"a chunk that the lease has not was asked for, and not given") \
@@ -127,6 +137,7 @@ struct sim_lease {		/* what a client knows of a lease that it was given */
 	uint32_t model, epoch, n, have, owner;
 	/* Of a long lease the clients know this much: chunk base + i is keys[i], `have` counts from base too. */
 	uint32_t base, length;	/* length: of the lease as the engine has it */
+	uint32_t end;		/* of a wide one: after the last chunk that exists */
 	uint32_t keys[SIM_DEPTH];
 	uint32_t exists;	/* ANY: mask of keys that exist */
 	uint32_t groups;	/* mask */
@@ -170,7 +181,9 @@ struct sim_slot {
 	uint32_t hold;				/* UNMAP: which hold of the client */
 	uint32_t junk;				/* LOOKUP: keys before them that nobody ever stored */
 	bool wide;				/* LOOKUP of any: `n` keys of the forest from keys[0] on, around */
-	uint8_t *big;				/* large slot: room for its keys if they are many */
+	uint8_t *big;				/* large slot: room for keys, segments and ids if they are many */
+	bool bulk;				/* they lie there; of `total` chunks, keys[0] is number `base` */
+	uint32_t base, total, asked_blocks;
 	uint32_t pieces, sent;			/* chained LOOKUP: pieces after the head; that have been sent */
 	uint32_t split[SIM_PIECES + 2];		/* piece i has the keys split[i] to split[i + 1] - 1 */
 };
@@ -256,6 +269,7 @@ struct sim {
 	uint64_t tokens_given, tokens_answered;
 	uint64_t figures[9];		/* for the closing line: see main.c */
 	uint64_t reached[SIM_REACH_END];
+	struct sim_inside *inside;
 };
 enum { SIM_FIG_LOOKUPS, SIM_FIG_HITS, SIM_FIG_STORED, SIM_FIG_RETRIEVED, SIM_FIG_CRASHES, SIM_FIG_CORRUPT,
        SIM_FIG_DEATHS, SIM_FIG_RESETS, SIM_FIG_FORGOTTEN };
@@ -332,17 +346,40 @@ struct sim_slot *client_begin(struct sim *sim, uint32_t client, uint32_t slot, e
 void client_ask(struct sim *sim, uint32_t client, struct sim_slot *slot);
 uint32_t client_chain(const struct sim *sim, uint32_t tip, uint32_t keys[SIM_DEPTH]);	/* its prefix; how many */
 void client_put_keys(const struct sim *sim, struct sim_slot *slot, uint32_t first, uint32_t end);
+bool client_lease_certain(const struct sim *sim, const struct sim_lease *lease, uint32_t reader);
 struct sim_lease *client_lease(struct sim *sim);	/* mostly one that lives */
+
+/* ---- request.c ------------------------------------------------------------------------------- */
+
+struct sim_writer {			/* appends segments and ids to the input, segments first */
+	struct stoker_segment segments[SIM_PARTS];
+	uint32_t ids[SIM_INPUT / 8];
+	uint32_t n_segments, n_ids;
+};
+bool request_take_blocks(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c,
+			uint32_t n);
+void request_untake(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c);
+void request_segment(struct sim *sim, struct sim_writer *w, const struct sim_slot *slot, uint32_t part,
+			uint32_t first, uint32_t chunks);
+void request_write(struct sim_slot *slot, const struct sim_writer *w, size_t at);
+void request_bend(struct sim *sim, struct sim_slot *slot);
+void request_fill(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c);
 
 /* ---- chain.c --------------------------------------------------------------------------------- */
 
-void chain_ask(struct sim *sim, uint32_t client);		/* the head of a chained lookup */
+void chain_ask(struct sim *sim, uint32_t client, bool long_one);	/* the head of a chained lookup */
 bool chain_send(struct sim *sim, uint32_t client, bool honest);	/* its next piece; false: there is none to send */
 void chain_renew(struct sim *sim, uint32_t client, uint32_t slot);
 void chain_steal(struct sim *sim, uint32_t client, uint32_t slot);	/* use another tenant's lease */
 void chain_wide(struct sim *sim, uint32_t client);		/* a lookup of very many keys in no order */
 void chain_nonsense(struct sim *sim, uint32_t client, uint32_t slot);	/* requests that are plainly wrong */
 void chain_bend(struct sim *sim, struct sim_slot *slot);	/* a head that no library sends */
+
+/* ---- bulk.c ---------------------------------------------------------------------------------- */
+
+void bulk_store(struct sim *sim, uint32_t client);
+void bulk_retrieve(struct sim *sim, uint32_t client);
+void bulk_rush(struct sim *sim);
 
 /* ---- oracle.c -------------------------------------------------------------------------------- */
 
@@ -354,6 +391,13 @@ void oracle_publish(void *shell, uint32_t client, uint32_t slot, uint32_t genera
 void oracle_pool(struct sim *sim, uint32_t client, uint32_t pool);	/* blocks that nobody may touch are as they were */
 uint32_t oracle_owed(const struct sim *sim, const struct sim_slot *slot);	/* what a lookup must find, if there is room for all */
 uint32_t oracle_blocks(const struct sim *sim, uint32_t model, uint32_t part, uint32_t key);	/* that hold tokens */
+
+/* ---- inside.c -------------------------------------------------------------------------------- */
+
+void inside_make(struct sim *sim);		/* again with each engine */
+void inside_free(struct sim *sim);
+bool inside_turn(struct sim *sim);		/* engine_turn() */
+void inside_read(struct sim *sim, const struct engine_io *io);	/* which begins */
 
 /* ---- world.c --------------------------------------------------------------------------------- */
 

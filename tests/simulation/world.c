@@ -147,6 +147,7 @@ static void make_engine(struct sim *sim)
 	struct engine_ports ports = sim_ports;
 
 	ports.shell = sim;
+	inside_make(sim);
 	memset(sim->memory, 0, sim->memory_bytes);
 	sim->engine = engine_new(&sim->config, &ports, sim->memory);
 	sim->serving = false;
@@ -214,9 +215,7 @@ void world_make(struct sim *sim)
 	memory_make(sim);
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
 		for (uint32_t s = 0; s < SIM_SLOTS; s++)
-			sim->clients[c].slots[s].scratch = aligned_alloc(64,
-				(ENGINE_SCRATCH_BYTES(s == SIM_SLOTS - 1 ? STOKER_LARGE_KEYS : STOKER_SMALL_KEYS,
-						      SIM_INPUT) + 63) & ~(size_t)63);
+			sim->clients[c].slots[s].scratch = aligned_alloc(64, (SIM_SCRATCH_BYTES(s) + 63) & ~(size_t)63);
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
 		sim->clients[c].slots[SIM_SLOTS - 1].big = calloc(STOKER_LARGE_KEYS, sizeof(struct stoker_wire_key));
 	sim->memory_bytes = engine_bytes(&sim->config);
@@ -234,6 +233,7 @@ void world_make(struct sim *sim)
 void world_free(struct sim *sim)
 {
 	memory_free(sim);
+	inside_free(sim);
 	free(sim->memory);
 	free(sim->counters);
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
