@@ -4,12 +4,14 @@
  * line and a smaller or absent tier, and never costs anybody more than hits.
  */
 #include <fcntl.h>
+#include <linux/loop.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -269,6 +271,7 @@ static void serves_without(const char *why)
 
 	whole_launch();
 	whole_await_state(STOKER_STATE_DEGRADED);
+	whole_await_gauge(STOKER_GAUGE_ARENA_POPULATED, whole_gauge(STOKER_GAUGE_ARENA_BYTES));
 	ck_assert_uint_eq(tier_state(), STOKER_TIER_FAILED);
 	ck_assert_uint_eq(whole_logged("tier disk0 is out of service: "), 1);
 	ck_assert_msg(whole_logged(why) == 1, "no line with: %s", why);
@@ -384,6 +387,82 @@ START_TEST(a_memlock_limit_that_is_too_small_costs_registered_buffers_and_names_
 }
 END_TEST
 
+/* ---- a block device -------------------------------------------------------------------------------------------- */
+
+/* A loop device over a file of 64 MiB in the directory, which goes with its last user; -1: not here. */
+static int loop_make(char option[64])
+{
+	const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	char path[192], device[32];
+	int loop = -1;
+
+	const int file = open(path_in(path, "disk"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert_int_ge(file, 0);
+	ck_assert_int_eq(ftruncate(file, 64 << 20), 0);
+	for (int i = 0; i < 100 && control >= 0 && loop < 0; i++) {	/* another process may be as quick */
+		snprintf(device, sizeof(device), "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
+		loop = open(device, O_RDWR | O_CLOEXEC);
+		if (loop >= 0 && ioctl(loop, LOOP_CONFIGURE, &(struct loop_config){
+				.fd = (uint32_t)file, .info.lo_flags = LO_FLAGS_AUTOCLEAR }) < 0) {
+			close(loop);
+			loop = -1;
+		}
+	}
+	if (control >= 0)
+		close(control);
+	close(file);
+	snprintf(option, 64, "--tier=%s:90%%", device);
+	return loop;
+}
+
+START_TEST(a_tier_on_a_block_device_comes_back_after_kills_and_a_device_in_use_is_refused)
+{
+	char option[64], device[32];
+	struct worker w;
+	const int loop = loop_make(option);
+
+	if (loop < 0) {
+		printf("# skipped: no loop device can be made here: %m\n");
+		return;
+	}
+	whole.tier = false;
+	whole.options[0] = option;
+	whole_start();
+	worker_start(&w);
+	worker_stores(&w, 0, 64);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	for (int i = 0; i < 3; i++) {
+		whole_clean_objects();
+		whole_start();
+		ck_assert_uint_eq(tier_state(), STOKER_TIER_SERVING);
+		worker_start(&w);
+		ck_assert_uint_eq(worker_gets(&w, 0, 64, 64).counts[1], 64);
+		worker_end(&w);
+		ck_assert_int_eq(whole_end(SIGKILL), 1000 + SIGKILL);
+	}
+
+	/* As mount and mkfs would hold it. */
+	snprintf(device, sizeof(device), "%.*s", (int)(strrchr(option, ':') - option - 7), option + 7);
+	int user = -1;
+	await((user = open(device, O_RDWR | O_EXCL | O_CLOEXEC)) >= 0);	/* when the killed one's ring is gone */
+	whole_clean_objects();
+	serves_without(" is in use: it is mounted, part of another device or another broker's");
+	close(user);
+
+	/* And with something at its end it is nobody's to take. */
+	static const uint8_t zeros[4 << 20];
+	ck_assert_int_eq(pwrite(loop, zeros, sizeof(zeros), 0), (ssize_t)sizeof(zeros));
+	ck_assert_int_eq(pwrite(loop, "EFI PART", 8, (64 << 20) - 512), 8);
+	ck_assert_int_eq(fsync(loop), 0);
+	whole_launch();
+	whole_await_state(STOKER_STATE_DEGRADED);
+	ck_assert_uint_eq(whole_logged(" is not empty: there is something in its last 4 MiB"), 1);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	close(loop);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("tier-life");
@@ -413,5 +492,10 @@ int main(void)
 	tcase_add_test(less, a_disk_that_fills_up_keeps_what_fits_and_holds_up_nobody);
 	tcase_add_test(less, a_memlock_limit_that_is_too_small_costs_registered_buffers_and_names_the_remedy);
 	suite_add_tcase(suite, less);
+	TCase *device = tcase_create("device");
+	tcase_add_checked_fixture(device, setup, whole_clean);
+	tcase_set_timeout(device, 180);
+	tcase_add_test(device, a_tier_on_a_block_device_comes_back_after_kills_and_a_device_in_use_is_refused);
+	suite_add_tcase(suite, device);
 	return suite_run(suite);
 }

@@ -4,15 +4,18 @@
  * what a reload may take over.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "shm/control.h"
 #include "src/broker/config-table.h"
+#include "src/broker/tier.h"
 #include "src/common/size.h"
 
 uint64_t config_memory(void)
@@ -134,11 +137,34 @@ static int tenants_finish(struct config *config, char *why)
 
 /* ---- tiers ---------------------------------------------------------------------------------- */
 
-/* The file system that will hold @path: of the nearest directory above it that is there. */
+static bool is_device(const char *path)
+{
+	struct stat is;
+
+	return stat(path, &is) == 0 && S_ISBLK(is.st_mode);
+}
+
+/* What a tier on the block device @path can have. */
+static int space_of_device(const char *path, uint64_t *ret)
+{
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const off_t bytes = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	const int r = bytes < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	*ret = bytes < 0 ? 0 : tier_device_room((uint64_t)bytes);
+	return r;
+}
+
+/* The device, or the file system that will hold @path: of the nearest directory above it that is there. */
 static int space_of(const char *path, uint64_t *ret)
 {
 	char text[CONFIG_TEXT_MAX];
 	struct statvfs fs;
+
+	if (is_device(path))
+		return space_of_device(path, ret);
 
 	snprintf(text, sizeof(text), "%s", path);
 	while (statvfs(text, &fs) < 0) {
@@ -175,8 +201,9 @@ static int tier_finish(struct config_tier *tier, uint64_t extent, char *why)
 		return -EINVAL;
 	}
 	if (tier->bytes > whole) {
-		snprintf(why, CONFIG_WHY, "tier %s: size cannot be \"%s\": the file system of %.200s has %s; allowed is less, as "
-			 "50%%", tier->name, tier->size, tier->path, size_text(whole, text));
+		snprintf(why, CONFIG_WHY, "tier %s: size cannot be \"%s\": %s %.200s has %s; allowed is less, as "
+			 "50%%", tier->name, tier->size, is_device(tier->path) ? "the device" : "the file system of",
+			 tier->path, size_text(whole, text));
 		return -EINVAL;
 	}
 	if (tier->bytes / extent > UINT32_MAX / (extent / 4096)) {

@@ -22,7 +22,7 @@
 	OPTION('n', "name",         "/NAME",              "name of this broker (default /stoker)") \
 	OPTION('c', "config",       "FILE",               "read settings from FILE") \
 	OPTION('m', "memory",       "SIZE",               "arena.size: DRAM for objects, as 2G or 10%") \
-	OPTION('t', "tier",         "PATH:SIZE",          "a disk tier in directory PATH; may be given several times") \
+	OPTION('t', "tier",         "PATH:SIZE",          "a disk tier in directory PATH or on block device PATH; may be given several times") \
 	OPTION('s', "set",          "SECTION.KEY=VALUE",  "any setting of the list below; may be given several times") \
 	OPTION('l', "log-level",    "LEVEL",              "error, warning, info or debug") \
 	OPTION('k', "check-config", NULL,                 "read and check everything, print what would be used, and exit") \

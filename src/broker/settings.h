@@ -61,8 +61,8 @@
 	S(models,             COUNT,  "0", 0, 64, RELOAD, "models of this tenant at once; 0: an equal share of limits.models")
 
 #define SETTINGS_TIER(S) \
-	S(path,               TEXT,   "", 0, 0, START, "directory of this tier: made if it is absent, never shared") \
-	S(size,               SPACE,  "", 0, 0, START, "bytes for objects, or a share of its file system")
+	S(path,               TEXT,   "", 0, 0, START, "directory of this tier: made if it is absent, never shared; or a block device that is empty") \
+	S(size,               SPACE,  "", 0, 0, START, "bytes for objects, or a share of its file system or device")
 
 /* SECTION(symbol, name, many, meaning): many: any number of them, [name NAME]. */
 #define SETTINGS_SECTIONS(SECTION) \

@@ -18,6 +18,11 @@
  * Compaction: when the log is more than twice what lives, it is read backwards a chunk a step into
  * a new file, what was appended meanwhile follows, and the new file is renamed over the old one.
  *
+ * On a block device the log has two areas of fixed size and no name. The area whose good header has the higher
+ * generation is the log; a compaction writes into the other one, and its header last. How long the
+ * log is follows from its entries: those of this log alone check, so it is read on until none has for a while. An
+ * area that is full forgets what is stored until a compaction has made room, as a full disk does.
+ *
  * Threads: open and recover before the tier's thread, all else by that thread alone.
  */
 #ifndef STOKER_BROKER_SLABS_H
@@ -55,6 +60,8 @@ struct slabs_header {
 	uint8_t uuid[16];		/* of the tier */
 	uint64_t id;			/* random: seed of the entries' checksums */
 	uint64_t check;			/* XXH3-64 of all before */
+	uint64_t generation;		/* on a device: the higher of two counts, from 1; in a file 0 */
+	uint64_t generation_check;	/* XXH3-64 of `generation`, seeded by `check` */
 };
 
 struct slabs;
@@ -67,6 +74,12 @@ struct slabs;
  */
 int slabs_open(int dir, const char *path, const uint8_t uuid[16], uint64_t units, bool fresh, char *why,
 	       struct slabs **ret);
+/*
+ * The same on the block device @fd (which stays the caller's), @path in reasons: two areas of @bytes each,
+ * from @at on. What is there and is no log of the tier @uuid is overwritten: the superblock says whose it is.
+ */
+int slabs_open_device(int fd, const char *path, uint64_t at, uint64_t bytes, const uint8_t uuid[16], uint64_t units,
+		      bool fresh, char *why, struct slabs **ret);
 void slabs_close(struct slabs *slabs);		/* appends what waits; NULL is fine */
 
 /* Every entry that counts, newest first, until @each says false. Also learns how many live. */

@@ -88,7 +88,8 @@ static int newest_copy(int fd, struct superblock *spare, struct superblock *ret,
 	return good ? 0 : ours ? -EUCLEAN : -EBADMSG;
 }
 
-int superblock_read(int fd, const char *name, uint64_t extent_bytes, char *why, struct superblock *ret)
+int superblock_read(int fd, const char *name, const char *anew, uint64_t extent_bytes, char *why,
+		    struct superblock *ret)
 {
 	struct superblock *spare = aligned_alloc(4096, sizeof(*spare));
 	uint32_t format = 0;
@@ -103,16 +104,15 @@ int superblock_read(int fd, const char *name, uint64_t extent_bytes, char *why, 
 	if (r == -EBADMSG)
 		return files_why(EBADMSG, why, "%.120s is no tier of stoker's; move it away or name another directory", name);
 	if (r == -EPROTONOSUPPORT)
-		return files_why(-r, why, "%.120s has format %" PRIu32 " and this broker writes %u; remove it to begin anew, "
-				 "or run the release that made it", name, format, SUPERBLOCK_FORMAT);
+		return files_why(-r, why, "%.120s has format %" PRIu32 " and this broker writes %u; %.60s to begin anew, "
+				 "or run the release that made it", name, format, SUPERBLOCK_FORMAT, anew);
 	if (r < 0)
-		return files_why(-r, why, "both superblocks of %.120s are damaged; remove it and stoker-slabs to begin anew", name);
+		return files_why(-r, why, "both superblocks of %.120s are damaged; %.60s to begin anew", name, anew);
 	if (memcmp(ret->machine, machine, sizeof(machine)) != 0)
-		return files_why(EXDEV, why, "%.120s was made on another machine; remove it and stoker-slabs to begin anew", name);
+		return files_why(EXDEV, why, "%.120s was made on another machine; %.60s to begin anew", name, anew);
 	if (ret->extent_bytes != extent_bytes)
 		return files_why(EINVAL, why, "%.120s has extents of %" PRIu64 " bytes and the broker of %" PRIu64
-				 "; set them alike, or remove it and stoker-slabs to begin anew",
-				 name, ret->extent_bytes, extent_bytes);
+				 "; set them alike, or %.60s to begin anew", name, ret->extent_bytes, extent_bytes, anew);
 	return 0;
 }
 

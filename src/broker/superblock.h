@@ -36,7 +36,9 @@ struct superblock {
 	uint8_t machine[16];		/* hash of /etc/machine-id */
 	uint8_t uuid[16];		/* of this tier; every image on it bears it */
 	uint64_t extent_bytes;
-	uint8_t unused[4096 - 72];
+	uint64_t data, log_bytes;	/* block device: where images begin, and bytes of each area of the slab
+					 * table; 0 in a file: SUPERBLOCK_DATA, and a file of its own */
+	uint8_t unused[4096 - 88];
 	struct superblock_model models[SUPERBLOCK_MODELS];
 	uint8_t rest[SUPERBLOCK_BYTES - 4096 - SUPERBLOCK_MODELS * sizeof(struct superblock_model)];
 };
@@ -47,10 +49,11 @@ static_assert(offsetof(struct superblock, models) == 4096, "the layout on disk i
 struct superblock *superblock_new(uint64_t extent_bytes);
 
 /*
- * Read the file @fd, called @name in reasons, into @ret, and check that it is ours and fits.
- * Returns 0 or -errno with the reason and the remedy in @why.
+ * Read the file @fd, called @name in reasons, into @ret, and check that it is ours and fits. @anew: how
+ * people begin anew, as "remove it". Returns 0 or -errno with the reason and the remedy in @why.
  */
-int superblock_read(int fd, const char *name, uint64_t extent_bytes, char *why, struct superblock *ret);
+int superblock_read(int fd, const char *name, const char *anew, uint64_t extent_bytes, char *why,
+		    struct superblock *ret);
 
 int superblock_write(int fd, struct superblock *superblock);	/* the next generation, durable on return */
 

@@ -71,6 +71,8 @@ struct tier {
 	uint32_t seat;
 	uint32_t n_messages;
 	int dir, lock, file;
+	int notes;			/* block device: superblock and slab table go through it; -1: in a directory */
+	uint64_t data;			/* where images begin in `file` */
 	bool direct;			/* the file is open with O_DIRECT */
 	bool fresh;			/* the file was made by this open */
 	uint64_t units;			/* places for images, of 4,096 bytes */
@@ -146,6 +148,8 @@ static inline struct tier_message *tier_list_get(struct tier_list *list)
 /* tier-open.c. 0, or -errno with the reason in @why: then nothing that was there has changed. */
 int tier_files_open(struct tier *tier, char *why);
 void tier_files_reserve(struct tier *tier);
+/* tier-device.c: the same on a block device. */
+int tier_device_open(struct tier *tier, char *why);
 
 /* tier-io.c: the thread, when the tier has been told to start. @arg: the tier. Opens its way, posts `up`, works until `stop` and all is done. */
 void *tier_thread(void *arg);

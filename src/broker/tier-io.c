@@ -336,7 +336,7 @@ static void transfer_cut(const struct tier *tier, const struct tier_message *mes
 		.extent = (uint32_t)(at / tier->config.extent_bytes),
 		.bytes = (uint32_t)bytes,
 		.memory = tier->config.arena + at,
-		.offset = SUPERBLOCK_DATA + (uint64_t)io->disk.unit * 4096 + message->move.started,
+		.offset = tier->data + (uint64_t)io->disk.unit * 4096 + message->move.started,
 	};
 }
 

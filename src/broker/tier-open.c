@@ -218,7 +218,8 @@ static int file_open(struct tier *tier, char *why)
 	if (fstat(tier->file, &st) < 0 || st.st_size < (off_t)SUPERBLOCK_BYTES)
 		return files_why(EBADMSG, why, "%.140s is no tier of stoker's (it is too short); move it away or name another "
 				 "directory", tier->file_path);
-	return superblock_read(tier->file, tier->file_path, tier->config.extent_bytes, why, tier->superblock);
+	return superblock_read(tier->file, tier->file_path, "remove it and stoker-slabs", tier->config.extent_bytes, why,
+			       tier->superblock);
 }
 
 /* Is there room for all of it? Asked before anything else is made. */
@@ -301,6 +302,13 @@ static void files_take_back(struct tier *tier)
 		unlinkat(tier->dir, "stoker-slabs", 0);
 }
 
+static bool is_device(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+}
+
 int tier_files_open(struct tier *tier, char *why)
 {
 	int r;
@@ -308,6 +316,8 @@ int tier_files_open(struct tier *tier, char *why)
 	if (tier->units == 0)
 		return files_why(EINVAL, why, "the tier %.120s is smaller than one extent of %" PRIu64 " bytes; make it larger",
 				 tier->config.path, tier->config.extent_bytes);
+	if (tier->config.as_device || is_device(tier->config.path))
+		return tier_device_open(tier, why);
 	r = seat_take(tier, why);
 	if (r < 0)
 		return r;
@@ -333,7 +343,7 @@ void tier_files_reserve(struct tier *tier)
 {
 	struct statfs fs;
 
-	if (fstatfs(tier->file, &fs) == 0 &&
+	if (tier->notes < 0 && fstatfs(tier->file, &fs) == 0 &&
 	    (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC || fs.f_type == BTRFS_SUPER_MAGIC) &&
 	    fallocate(tier->file, 0, 0, (off_t)(SUPERBLOCK_DATA + tier->units * 4096)) < 0)
 		log_info("tier %s: could not reserve %s beforehand: %m; blocks are found as they are written",

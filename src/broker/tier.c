@@ -59,7 +59,8 @@ static struct tier *tier_make(const struct tier_config *config)
 	if (!tier)
 		return NULL;
 	tier->config = *config;
-	tier->dir = tier->lock = tier->file = tier->bell.fd = -1;
+	tier->dir = tier->lock = tier->file = tier->notes = tier->bell.fd = -1;
+	tier->data = SUPERBLOCK_DATA;
 	tier->units = config->bytes / config->extent_bytes * config->extent_bytes / 4096;
 	tier_list_init(&tier->waiting);
 	tier_list_init(&tier->writes);
@@ -81,8 +82,8 @@ static void tier_free(struct tier *tier)
 	slabs_close(tier->slabs);
 	while ((message = tier_list_get(&tier->waiting)))
 		free(message);
-	for (size_t i = 0; i < 3; i++) {
-		const int fd = (const int[]){ tier->file, tier->dir, tier->lock }[i];
+	for (size_t i = 0; i < 4; i++) {
+		const int fd = (const int[]){ tier->notes, tier->file, tier->dir, tier->lock }[i];
 
 		if (fd >= 0)
 			close(fd);	/* the lock last */

@@ -1,11 +1,12 @@
 /*
- * A disk tier: images in one large file (or block device) of its own, private to one broker.
+ * A disk tier: images in one large file or on a block device of its own, private to one broker.
  *
  * In the tier's directory: `stoker-tier` (superblock with magic, format, machine and tier uuid,
  * epochs; then the images, in extents as the engine hands them out) and `stoker-slabs` (the slab
  * table: an append-only, checksummed log of slab_add and slab_remove, read sequentially at start,
  * rewritten compactly when it has grown to twice what lives). A file of another format, machine or
- * broker is refused with its reason and never written.
+ * broker is refused with its reason and never written. On a block device all that is in the device
+ * itself; tier-device.c says how.
  *
  * One thread and one io_uring a tier: O_DIRECT, arena extents as registered buffers, the tier's file
  * and the broker's NAME.io lock as registered files. Without io_uring: pread/pwrite in that
@@ -30,7 +31,7 @@ struct tier;
 
 struct tier_config {
 	char name[32];			/* "disk0" */
-	const char *path;		/* directory */
+	const char *path;		/* directory or block device */
 	const char *owner;		/* whose it is, for the lock file: runtime directory and name of the broker */
 	bool io_is_held;		/* a dead broker of that name may still have I/O under way; see tier-open.c */
 	uint64_t bytes;			/* of images, rounded down to extents */
@@ -42,7 +43,11 @@ struct tier_config {
 	struct bell *bell;		/* rung when there is something to reap */
 	uint32_t ios;			/* under way at most, as in engine_config */
 	bool no_uring, no_direct;	/* for tests: take the slower way */
+	bool as_device;			/* for tests: @path is a file that stands for a block device */
 };
+
+/* Bytes for images on a block device of @bytes: what the broker notes there is taken off. */
+uint64_t tier_device_room(uint64_t bytes);
 
 /* Make a tier, whose thread then opens it. Returns 0 or -errno. The texts of @config are copied. */
 int tier_new(const struct tier_config *config, struct tier **ret);
