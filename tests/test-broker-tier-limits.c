@@ -123,7 +123,7 @@ START_TEST(the_tier_of_another_machine_is_refused)
 	make_and_stop();
 	fd = open(bench_file(&bench, "stoker-tier", path), O_RDWR);
 	superblock = superblock_new(BENCH_EXTENT);
-	ck_assert_int_eq(superblock_read(fd, "x", BENCH_EXTENT, bench.why, superblock), 0);
+	ck_assert_int_eq(superblock_read(fd, "x", "remove it", BENCH_EXTENT, bench.why, superblock), 0);
 	superblock->machine[3] ^= 1;
 	ck_assert_int_eq(superblock_write(fd, superblock), 0);
 	free(superblock);
