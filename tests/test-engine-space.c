@@ -2,7 +2,7 @@
  * The slab allocator: which runs it takes, neighbours, recovery, who gives way; then random runs
  * against a map of owners, unit by unit.
  */
-#include "src/engine/space.h"
+#include "src/engine/space_inside.h"
 #include "tests/random.h"
 #include "tests/suite.h"
 
@@ -28,6 +28,14 @@ static void audit(const struct space *space)
 	const char *broken = space_audit(space);
 
 	ck_assert_msg(broken == NULL, "%s", broken);
+}
+
+/* The @nth of the slabs that should give way. */
+static uint32_t coldest(const struct space *space, uint64_t bytes, uint32_t nth)
+{
+	uint32_t slabs[SPACE_COLDEST];
+
+	return nth < space_coldest(space, bytes, slabs) ? slabs[nth] : NONE;
 }
 
 static uint32_t places_of(const struct space *space, uint32_t slab)
@@ -83,13 +91,13 @@ START_TEST(no_wasteful_slab_is_made_while_a_better_run_lacks_only_extents_that_a
 	struct space *space = space_of(4, 1);
 
 	ck_assert_uint_eq(space_alloc(space, 9 * UNIT, NONE), NONE);
-	ck_assert_uint_eq(space_room(space, 9 * UNIT), 0);
 	ck_assert_uint_eq(space_alloc(space, 8 * UNIT, NONE), 0);	/* a size that wastes nothing needs no waiting */
 	space_free(space, 0);
 	space_extent_add(space, 1);
 	space_extent_lost(space, 2);
-	ck_assert_uint_eq(space_room(space, 9 * UNIT), 27 * UNIT);
-	ck_assert_uint_eq(space_alloc(space, 9 * UNIT, NONE), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		ck_assert_uint_eq(space_alloc(space, 9 * UNIT, NONE), i * 9);
+	ck_assert_uint_eq(space_alloc(space, 9 * UNIT, NONE), NONE);
 	audit(space);
 	free(space);
 }
@@ -151,8 +159,8 @@ START_TEST(what_no_run_can_hold_is_refused)
 	ck_assert_uint_eq(space_alloc(space, 0, NONE), NONE);
 	ck_assert_uint_eq(space_alloc(space, 257 * UNIT, NONE), NONE);
 	ck_assert_uint_eq(space_alloc(space, UINT64_MAX, NONE), NONE);
-	ck_assert_uint_eq(space_room(space, UINT64_MAX), 0);
-	ck_assert_uint_eq(space_coldest(space, 257 * UNIT, 0), NONE);
+	ck_assert_uint_eq(coldest(space, UINT64_MAX, 0), NONE);
+	ck_assert_uint_eq(coldest(space, 257 * UNIT, 0), NONE);
 	ck_assert(!space_take(space, 0, 257 * UNIT));
 	ck_assert(!space_take(space, 0xfffffff0, UNIT));
 	free(space);
@@ -168,11 +176,11 @@ START_TEST(the_coldest_slab_of_another_size_gives_way)
 		units[i] = space_alloc(space, (13 + i) * UNIT, NONE);	/* four sizes, one extent each */
 	for (uint32_t i = 0; i < 4; i++)
 		space_touch(space, units[i], (i * 3 + 2) % 4 + 10);	/* 12, 11, 10, 13 */
-	ck_assert_uint_eq(space_coldest(space, 16 * UNIT, 0), units[2] / UNITS);
-	ck_assert_uint_eq(space_coldest(space, 16 * UNIT, 1), units[1] / UNITS);
-	ck_assert_uint_eq(space_coldest(space, 16 * UNIT, 2), units[0] / UNITS);
-	ck_assert_uint_eq(space_coldest(space, 16 * UNIT, 3), NONE);	/* its own size */
-	ck_assert_uint_eq(space_coldest(space, 15 * UNIT, 0), units[1] / UNITS);
+	ck_assert_uint_eq(coldest(space, 16 * UNIT, 0), units[2] / UNITS);
+	ck_assert_uint_eq(coldest(space, 16 * UNIT, 1), units[1] / UNITS);
+	ck_assert_uint_eq(coldest(space, 16 * UNIT, 2), units[0] / UNITS);
+	ck_assert_uint_eq(coldest(space, 16 * UNIT, 3), NONE);	/* its own size */
+	ck_assert_uint_eq(coldest(space, 15 * UNIT, 0), units[1] / UNITS);
 	audit(space);
 	free(space);
 }
@@ -188,7 +196,7 @@ START_TEST(neighbours_give_way_one_after_the_other_where_one_slab_is_too_short)
 	for (uint32_t i = 0; i < 4; i++)
 		space_touch(space, units[i], units[i] < 2 * UNITS ? 50 + i : 20 + i);
 	for (uint32_t i = 0; i < 2; i++) {
-		slab = space_coldest(space, 32 * UNIT, 0);
+		slab = coldest(space, 32 * UNIT, 0);
 		ck_assert_uint_ge(slab, 2);		/* extents 2 and 3 are the colder pair */
 		space_free(space, slab * UNITS);
 	}
@@ -240,19 +248,14 @@ static void disown(struct world *w, uint32_t object)
 		w->owner[i] = object + 1;
 }
 
-/* As many objects fit as space_room() says, and no more. */
-static void room_is_as_told(struct world *w, uint32_t units)
+/* Fill it with objects of that size, and take most of them away again. */
+static void fill(struct world *w, uint32_t units)
 {
-	const uint64_t room = space_room(w->space, units * UNIT) / (units * UNIT);
 	const uint32_t before = w->n;
-	uint64_t n = 0;
 	uint32_t unit;
 
-	while (w->n < OBJECTS_MAX && (unit = space_alloc(w->space, units * UNIT, NONE)) != NONE) {
+	while (w->n < OBJECTS_MAX && (unit = space_alloc(w->space, units * UNIT, NONE)) != NONE)
 		own(w, unit, units);
-		n++;
-	}
-	expect(n == room || w->n == OBJECTS_MAX);
 	while (w->n > before && rng_below(&w->rng, 8) != 0)
 		disown(w, w->n - 1);
 }
@@ -260,22 +263,48 @@ static void room_is_as_told(struct world *w, uint32_t units)
 /* Emptying what space_coldest() names makes room, however many steps it takes. */
 static void giving_way_makes_room(struct world *w, uint32_t units)
 {
-	for (uint32_t step = 0; space_room(w->space, units * UNIT) == 0; step++) {
-		const uint32_t slab = space_coldest(w->space, units * UNIT, 0);
+	uint32_t place;
+
+	for (uint32_t step = 0; (place = space_alloc(w->space, units * UNIT, NONE)) == NONE; step++) {
+		const uint32_t slab = coldest(w->space, units * UNIT, 0);
 		uint32_t unit;
 		bool used;
 
 		if (slab == NONE)
 			return;		/* nothing but its own size, or extents that are missing */
 		expect(step < 16);
-		for (uint32_t i = 0; space_slab_object(w->space, slab, i, &unit, &used);) {
+		for (uint32_t i = 0; space_slab_object(w->space, slab, i, &unit, &used);) {	/* it ends with its last one */
 			if (used)
 				disown(w, w->owner[unit] - 1);
 			else
 				i++;
-			if (space_object_bytes(w->space, slab * UNITS) == 0)
-				break;
 		}
+	}
+	space_free(w->space, place);
+}
+
+/* All slabs that could give way, one extent each, by another way: the coldest are offered, in order. */
+static void the_coldest_are_named(struct world *w)
+{
+	uint32_t slabs[SPACE_COLDEST], unit;
+	const uint32_t n = space_coldest(w->space, UNIT, slabs);
+	uint64_t before = 0;
+	bool used;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const uint64_t use = w->space->slabs[slabs[i]].use;
+
+		expect(use >= before && w->space->slabs[slabs[i]].size != 1);
+		before = use;
+	}
+	for (uint32_t e = 0; e < EXTENTS; e++) {
+		bool named = false;
+
+		if (!space_slab_object(w->space, e, 0, &unit, &used) || w->space->slabs[e].size == 1)
+			continue;
+		for (uint32_t i = 0; i < n; i++)
+			named |= slabs[i] == e;
+		expect(named || (n == SPACE_COLDEST && w->space->slabs[e].use >= before));
 	}
 }
 
@@ -286,10 +315,8 @@ static void step(struct world *w)
 
 	if (what < 55 && w->n < OBJECTS_MAX) {
 		const uint32_t near = w->n > 0 && rng_below(&w->rng, 2) ? w->objects[rng_below(&w->rng, w->n)].unit : NONE;
-		const uint64_t room = space_room(w->space, units * UNIT);
 
 		unit = space_alloc(w->space, units * UNIT - rng_below(&w->rng, 4096), near);
-		expect((unit != NONE) == (room > 0));
 		if (unit != NONE)
 			own(w, unit, units);
 	} else if (what < 90 && w->n > 0) {
@@ -297,7 +324,8 @@ static void step(struct world *w)
 	} else if (what < 96 && w->n > 0) {
 		space_touch(w->space, w->objects[rng_below(&w->rng, w->n)].unit, rng_next(&w->rng) % 1000);
 	} else if (what < 98) {
-		room_is_as_told(w, units);
+		fill(w, units);
+		the_coldest_are_named(w);
 	} else {
 		giving_way_makes_room(w, units);
 	}

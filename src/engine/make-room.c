@@ -144,16 +144,15 @@ static void slab_empty(struct engine *e, const struct ground *g, uint32_t slab)
 /* Empty the coldest slab of another size that can be. @colder_than: only if it is, on average. */
 static bool slab_reclaim(struct engine *e, const struct ground *g, uint64_t bytes, uint64_t colder_than)
 {
-	for (uint32_t nth = 0; nth < 16; nth++) {
-		const uint32_t slab = space_coldest(g->space, bytes, nth);
-		struct slab_view view;
+	uint32_t slabs[SPACE_COLDEST];
+	const uint32_t n = space_coldest(g->space, bytes, slabs);
 
-		if (slab == NONE)
-			return false;
-		view = slab_look(e, g, slab);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct slab_view view = slab_look(e, g, slabs[i]);
+
 		if (!view.free_to_go || (view.n > 0 && view.touched / view.n >= colder_than))
 			continue;
-		slab_empty(e, g, slab);
+		slab_empty(e, g, slabs[i]);
 		return true;
 	}
 	return false;

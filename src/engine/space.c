@@ -3,7 +3,7 @@
  *
  * A slab's free places are a map of bits over the maps of all its extents, with a second map of which
  * words of the first are not 0: to find a free place is to look at few words. Slabs of a class that
- * have a free place are a list; all slabs are another, coldest first. So alloc and free touch no
+ * have a free place are a list; all slabs of the size are another, coldest first. So alloc and free touch no
  * other slab, except that making a slab looks through the map of extents.
  *
  * Neighbours: a place after a given one is looked for in its slab from there on; others from where
@@ -72,7 +72,7 @@ struct space *space_init(void *memory, uint32_t extents, uint64_t extent_bytes)
 	ENGINE_ASSERT(extents < ENGINE_NONE && extents * (extent_bytes / UNIT_BYTES) < ENGINE_NONE);
 	*space = (struct space){
 		.extents = extents, .extent_units = (uint32_t)(extent_bytes / UNIT_BYTES),
-		.coldest = NONE, .hottest = NONE, .class_free = extents > 0 ? 0 : NONE,
+		.class_first = NONE, .class_free = extents > 0 ? 0 : NONE,
 	};
 	lay_out(space, extents, extent_bytes);
 	for (uint32_t i = 0; i < words_for(extents); i++)
@@ -127,8 +127,14 @@ static uint32_t class_make(struct space *space, uint32_t size)
 
 	ENGINE_ASSERT(class != NONE);	/* each has a slab, and there are no more slabs than extents */
 	space->class_free = space->classes[class].chain;
-	space->classes[class] = (struct size_class){ .size = size, .head = NONE, .tail = NONE, .chain = *head };
+	space->classes[class] = (struct size_class){
+		.size = size, .head = NONE, .tail = NONE, .coldest = NONE, .hottest = NONE, .chain = *head,
+		.before = NONE, .after = space->class_first,
+	};
 	*head = class;
+	if (space->class_first != NONE)
+		space->classes[space->class_first].before = class;
+	space->class_first = class;
 	return class;
 }
 
@@ -139,6 +145,12 @@ static void class_drop(struct space *space, uint32_t class)
 	while (*link != class)
 		link = &space->classes[*link].chain;
 	*link = space->classes[class].chain;
+	if (space->classes[class].before == NONE)
+		space->class_first = space->classes[class].after;
+	else
+		space->classes[space->classes[class].before].after = space->classes[class].after;
+	if (space->classes[class].after != NONE)
+		space->classes[space->classes[class].after].before = space->classes[class].before;
 	space->classes[class].size = 0;
 	space->classes[class].chain = space->class_free;
 	space->class_free = class;
@@ -178,13 +190,14 @@ static void class_list_take(struct space *space, uint32_t number)
 static void recency_take(struct space *space, uint32_t number)
 {
 	const struct slab *slab = &space->slabs[number];
+	struct size_class *class = &space->classes[slab->class];
 
 	if (slab->colder == NONE)
-		space->coldest = slab->hotter;
+		class->coldest = slab->hotter;
 	else
 		space->slabs[slab->colder].hotter = slab->hotter;
 	if (slab->hotter == NONE)
-		space->hottest = slab->colder;
+		class->hottest = slab->colder;
 	else
 		space->slabs[slab->hotter].colder = slab->colder;
 }
@@ -193,7 +206,8 @@ static void recency_take(struct space *space, uint32_t number)
 static void recency_put(struct space *space, uint32_t number)
 {
 	struct slab *slab = &space->slabs[number];
-	uint32_t colder = space->hottest, hotter = NONE;
+	struct size_class *class = &space->classes[slab->class];
+	uint32_t colder = class->hottest, hotter = NONE;
 
 	while (colder != NONE && space->slabs[colder].use > slab->use) {
 		hotter = colder;
@@ -202,11 +216,11 @@ static void recency_put(struct space *space, uint32_t number)
 	slab->colder = colder;
 	slab->hotter = hotter;
 	if (colder == NONE)
-		space->coldest = number;
+		class->coldest = number;
 	else
 		space->slabs[colder].hotter = number;
 	if (hotter == NONE)
-		space->hottest = number;
+		class->hottest = number;
 	else
 		space->slabs[hotter].colder = number;
 }
@@ -232,8 +246,7 @@ static void slab_make(struct space *space, uint32_t number, uint32_t order, uint
 	if (class == NONE)
 		class = class_make(space, size);
 	*slab = (struct slab){
-		.use = space->hottest != NONE ? space->slabs[space->hottest].use : 0,
-		.order = order, .size = size, .class = class, .places = run_places(space, size, order),
+		.use = space->newest, .order = order, .size = size, .class = class, .places = run_places(space, size, order),
 	};
 	for (uint32_t i = number; i < number + (1u << order); i++) {
 		space->slab_of[i] = number;
@@ -402,7 +415,9 @@ void space_touch(struct space *space, uint32_t unit, uint64_t use)
 	if (number == NONE || space->slabs[number].use >= use)
 		return;
 	space->slabs[number].use = use;
-	if (number == space->hottest)
+	if (space->newest < use)
+		space->newest = use;
+	if (space->slabs[number].hotter == NONE)
 		return;
 	recency_take(space, number);
 	recency_put(space, number);
@@ -417,13 +432,6 @@ bool space_slab_object(const struct space *space, uint32_t number, uint32_t i, u
 	*ret_unit = number * space->extent_units + i * slab->size;
 	*ret_used = !bit_get(map_of(space, number), i);
 	return true;
-}
-
-uint64_t space_object_bytes(const struct space *space, uint32_t unit)
-{
-	const uint32_t number = space->slab_of[unit / space->extent_units];
-
-	return number != NONE ? (uint64_t)space->slabs[number].size * UNIT_BYTES : 0;
 }
 
 uint64_t space_total(const struct space *space)
@@ -485,6 +493,20 @@ static const char *class_audit(const struct space *space, uint32_t number)
 	return class_find(space, class->size) == number ? NULL : "a class cannot be found";
 }
 
+static const char *uses_audit(const struct space *space, uint32_t class)
+{
+	uint32_t slabs = space->classes[class].slabs;
+
+	for (uint32_t i = space->classes[class].coldest, before = NONE; i != NONE; before = i, i = space->slabs[i].hotter) {
+		const bool order = before == NONE || space->slabs[before].use <= space->slabs[i].use;
+
+		if (space->slabs[i].colder != before || !order || space->slabs[i].class != class || slabs-- == 0 ||
+		    space->slabs[i].use > space->newest)
+			return "the list of a size's slabs by use is broken";
+	}
+	return slabs == 0 ? NULL : "the list of a size's slabs by use is too short";
+}
+
 const char *space_audit(const struct space *space)
 {
 	uint64_t used = 0;
@@ -502,14 +524,13 @@ const char *space_audit(const struct space *space)
 		if (broken == NULL && space->classes[i].size != 0)
 			broken = class_audit(space, i);
 	}
+	for (uint32_t i = space->class_first, before = NONE; i != NONE && broken == NULL; before = i, i = space->classes[i].after) {
+		broken = space->classes[i].before != before || slabs < space->classes[i].slabs
+			 ? "the list of classes is broken" : uses_audit(space, i);
+		slabs -= space->classes[i].slabs;
+	}
 	if (broken != NULL)
 		return broken;
-	for (uint32_t i = space->coldest, before = NONE; i != NONE; before = i, i = space->slabs[i].hotter) {
-		const bool order = before == NONE || space->slabs[before].use <= space->slabs[i].use;
-
-		if (space->slabs[i].colder != before || !order || slabs-- == 0)
-			return "the list of slabs by use is broken";
-	}
 	if (slabs != 0 || idle != space->idle || idle + in_slabs != space->present || used != space->used_units)
 		return "the counts of the space are wrong";
 	return NULL;

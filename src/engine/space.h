@@ -40,20 +40,19 @@ void space_free(struct space *space, uint32_t unit);
  * as the hottest there is. */
 void space_touch(struct space *space, uint32_t unit, uint64_t use);
 /*
- * The coldest slab of another size than @bytes, so that @bytes would find room if it were empty,
- * from the @nth coldest on; returns the slab's number or ENGINE_NONE. Objects of it by space_slab_object().
- * After all those come slabs of which several neighbours must be emptied, the coldest neighbours
- * first: ask again with the same @nth after emptying one.
+ * The coldest slabs of other sizes than @bytes, coldest first, each so that @bytes would find room if it
+ * were empty; then those of which several neighbours must be emptied, the coldest neighbours first: ask
+ * again after emptying one. Returns how many. Objects of them by space_slab_object().
+ *
+ * Costs what there are sizes of objects; only for objects that ask for longer runs, one pass over the extents.
  */
-uint32_t space_coldest(const struct space *space, uint64_t bytes, uint32_t nth);
+#define SPACE_COLDEST 16u
+uint32_t space_coldest(const struct space *space, uint64_t bytes, uint32_t ret[SPACE_COLDEST]);
 /* The i-th place of a slab (0 up): true and *unit, with *used whether an object is there; false: end. */
 bool space_slab_object(const struct space *space, uint32_t slab, uint32_t i, uint32_t *unit, bool *used);
 
-uint64_t space_object_bytes(const struct space *space, uint32_t unit);	/* of the slab's objects */
 uint64_t space_total(const struct space *space);	/* bytes of extents in use */
 uint64_t space_used(const struct space *space);		/* bytes of places given out */
-/* Whole bytes of objects of @bytes that could be placed now without evicting. */
-uint64_t space_room(const struct space *space, uint64_t bytes);
 const char *space_audit(const struct space *space);
 
 #endif

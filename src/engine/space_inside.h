@@ -21,7 +21,7 @@ struct slab {
 	uint32_t places, used, hint;
 	uint32_t class;
 	uint32_t prev, next;		/* slabs of its class that have a free place */
-	uint32_t colder, hotter;	/* all slabs, by use */
+	uint32_t colder, hotter;	/* of its class, by use */
 };
 
 /** struct size_class - the slabs of one size; there is one while there is such a slab. */
@@ -30,7 +30,9 @@ struct size_class {
 	uint32_t slabs;
 	uint32_t head, tail;		/* of those with a free place */
 	uint64_t free_places;
+	uint32_t coldest, hottest;	/* of all of them */
 	uint32_t chain;			/* classes whose sizes hash alike; or the next free class */
+	uint32_t before, after;		/* all classes that there are */
 };
 
 struct space {
@@ -38,8 +40,8 @@ struct space {
 	uint32_t present;		/* extents in use, in slabs or not */
 	uint32_t idle;			/* of them, in no slab */
 	uint64_t used_units;
-	uint32_t coldest, hottest;
-	uint32_t class_free;
+	uint64_t newest;		/* use of any slab, ever */
+	uint32_t class_first, class_free;
 	uint32_t map_words;		/* of one extent; the words of a slab's extents are one map */
 	uint32_t sum_words;
 	uint64_t *idle_map;		/* a bit an extent: in use and in no slab */

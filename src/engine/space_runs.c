@@ -147,54 +147,51 @@ bool run_around(const struct space *space, uint32_t size, uint32_t unit, uint32_
 	return true;
 }
 
-/* ---- room -------------------------------------------------------------------------------------- */
+/* ---- who gives way ------------------------------------------------------------------------------ */
+
+/** struct coldest - up to SPACE_COLDEST of what is offered, coldest first; @cost: its use. */
+struct coldest { uint32_t n; struct { uint64_t cost; uint32_t slab; } each[SPACE_COLDEST]; };
+
+static void offer(struct coldest *coldest, uint64_t cost, uint32_t slab)
+{
+	uint32_t at = coldest->n;
+
+	if (at == SPACE_COLDEST && coldest->each[at - 1].cost <= cost)
+		return;
+	if (at < SPACE_COLDEST)
+		coldest->n++;
+	else
+		at--;
+	for (; at > 0 && coldest->each[at - 1].cost > cost; at--)
+		coldest->each[at] = coldest->each[at - 1];
+	coldest->each[at].cost = cost;
+	coldest->each[at].slab = slab;
+}
 
 /*
- * Places that the idle extents of one group would give. Groups can be counted one by one: no run spans
- * two, and which order is taken depends on others only in that thrifty ones go first.
+ * Where one extent is enough any slab will do, and the coldest of all sizes are among the coldest sizes':
+ * the lists of those are merged.
  */
-static uint64_t group_places(const struct space *space, uint32_t size, uint64_t idle, bool wasteful)
+static uint32_t coldest_of_classes(const struct space *space, uint32_t size, uint32_t ret[SPACE_COLDEST])
 {
-	uint64_t places = 0;
+	struct coldest heads = { .n = 0 };
+	uint32_t n = 0;
 
-	while (idle != 0) {
-		uint32_t orders = 0, order, cut;
+	for (uint32_t class = space->class_first; class != ENGINE_NONE; class = space->classes[class].after)
+		if (space->classes[class].size != size)
+			offer(&heads, space->slabs[space->classes[class].coldest].use, space->classes[class].coldest);
+	while (heads.n > 0 && n < SPACE_COLDEST) {
+		const uint32_t slab = heads.each[0].slab, next = space->slabs[slab].hotter;
 
-		for (order = 0; order < ORDERS; order++)
-			if (blocks(idle, order) != 0 && (wasteful || is_thrifty(space, size, order)))
-				orders |= 1u << order;
-		order = order_of(space, size, orders);
-		if (order == ORDERS)
-			break;
-		for (cut = order; odd_blocks(idle, cut) == 0; cut++)
-			;
-		idle &= ~(((1ull << (1u << order)) - 1) << __builtin_ctzll(odd_blocks(idle, cut)));
-		places += run_places(space, size, order);
+		ret[n++] = slab;
+		heads.n--;
+		for (uint32_t i = 0; i < heads.n; i++)
+			heads.each[i] = heads.each[i + 1];
+		if (next != ENGINE_NONE)
+			offer(&heads, space->slabs[next].use, next);
 	}
-	return places;
+	return n;
 }
-
-uint64_t space_room(const struct space *space, uint64_t bytes)
-{
-	const uint64_t units = (bytes + UNIT_BYTES - 1) / UNIT_BYTES;
-	uint64_t places;
-	uint32_t class;
-	bool wasteful;
-
-	if (units == 0 || units > (uint64_t)space->extent_units * GROUP)
-		return 0;
-	class = class_find(space, (uint32_t)units);
-	places = class != ENGINE_NONE ? space->classes[class].free_places : 0;
-	if (space->idle == 0)
-		return places * units * UNIT_BYTES;
-	wasteful = !is_waiting(space, (uint32_t)units);
-	for (uint32_t i = 0; i < words(space); i++)
-		for (uint32_t shift = 0; shift < 64; shift += GROUP)
-			places += group_places(space, (uint32_t)units, space->idle_map[i] >> shift & 0xffff, wasteful);
-	return places * units * UNIT_BYTES;
-}
-
-/* ---- who gives way ------------------------------------------------------------------------------ */
 
 /** struct window - an aligned block of extents, and the slabs in it that would have to go. */
 struct window {
@@ -230,53 +227,45 @@ static bool window_at(const struct space *space, uint32_t size, uint32_t extent,
 	return ret->slabs > 0;
 }
 
-/* The coldest slab of the @nth coldest block in which more than one must go. */
-static uint32_t coldest_of_several(const struct space *space, uint32_t size, uint32_t order, uint32_t nth)
+/* A longer run: slabs that are long enough, or alone in a block that is; then blocks of several. */
+static uint32_t coldest_of_blocks(const struct space *space, uint32_t size, uint32_t order, uint32_t ret[SPACE_COLDEST])
 {
-	struct window last = { .slabs = 0 };
+	struct coldest alone = { .n = 0 }, several = { .n = 0 };
+	struct window window;
+	uint32_t n = 0;
 
-	for (uint32_t rank = 0; rank <= nth; rank++) {
-		struct window best = { .slabs = 0 }, window;
+	for (uint32_t i = 0; i < space->extents; i += 1u << order) {
+		const uint32_t slab = space->slab_of[i];
 
-		for (uint32_t i = 0; i < space->extents; i += 1u << order) {
-			if (!window_at(space, size, i, order, &window) || window.slabs == 1)
-				continue;
-			if (last.slabs != 0 && (window.use < last.use ||
-						(window.use == last.use && window.first <= last.first)))
-				continue;
-			if (best.slabs == 0 || window.use < best.use)
-				best = window;
+		if (slab != ENGINE_NONE && space->slabs[slab].order >= order) {
+			if (slab == i && space->slabs[slab].size != size)
+				offer(&alone, space->slabs[slab].use, slab);
+		} else if (window_at(space, size, i, order, &window)) {
+			offer(window.slabs == 1 ? &alone : &several, window.use, window.coldest);
 		}
-		if (best.slabs == 0)
-			return ENGINE_NONE;
-		last = best;
 	}
-	return last.coldest;
+	for (uint32_t i = 0; i < alone.n; i++)
+		ret[n++] = alone.each[i].slab;
+	for (uint32_t i = 0; i < several.n && n < SPACE_COLDEST; i++)
+		ret[n++] = several.each[i].slab;
+	return n;
 }
 
-uint32_t space_coldest(const struct space *space, uint64_t bytes, uint32_t nth)
+uint32_t space_coldest(const struct space *space, uint64_t bytes, uint32_t ret[SPACE_COLDEST])
 {
 	const uint64_t units = (bytes + UNIT_BYTES - 1) / UNIT_BYTES;
+	const uint32_t first = space->class_first;
 	uint32_t order = 0;
-	struct window window;
 
-	if (units == 0 || units > (uint64_t)space->extent_units * GROUP)
-		return ENGINE_NONE;
+	if (units == 0 || units > (uint64_t)space->extent_units * GROUP || first == ENGINE_NONE)
+		return 0;
+	if (space->classes[first].size == units && space->classes[first].after == ENGINE_NONE)
+		return 0;		/* there is no other size */
 	if (is_waiting(space, (uint32_t)units))
 		order = order_of(space, (uint32_t)units, all_orders());
 	else
 		while ((uint64_t)space->extent_units << order < units)
 			order++;
-	for (uint32_t slab = space->coldest; slab != ENGINE_NONE; slab = space->slabs[slab].hotter) {
-		const struct slab *s = &space->slabs[slab];
-
-		if (s->size == units)
-			continue;
-		if (s->order < order &&
-		    (!window_at(space, (uint32_t)units, slab, order, &window) || window.slabs > 1))
-			continue;
-		if (nth-- == 0)
-			return slab;
-	}
-	return coldest_of_several(space, (uint32_t)units, order, nth);
+	return order == 0 ? coldest_of_classes(space, (uint32_t)units, ret)
+			  : coldest_of_blocks(space, (uint32_t)units, order, ret);
 }
