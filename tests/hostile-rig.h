@@ -12,7 +12,8 @@
 #include "tests/raw-client.h"
 #include "tests/suite.h"
 
-enum { BROKER_UID = 64101, HONEST_UID = 64102, HOSTILE_UID = 64103, STRANGER_UID = 64104 };
+enum { BROKER_UID = 64101, HONEST_UID = 64102, HOSTILE_UID = 64103, STRANGER_UID = 64104,
+       NEIGHBOUR_UID = 64105 };	/* of the hostile one's tenant, and honest */
 
 extern char rig_name[64], rig_directory[64];	/* of the broker: its name, its directory */
 

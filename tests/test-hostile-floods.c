@@ -341,6 +341,110 @@ START_TEST(a_tenant_that_registers_every_pool_leaves_some_to_the_others)
 }
 END_TEST
 
+/* Attach as often as one is let in: another uid may not find all seats taken. */
+static int attach_as_often_as_it_goes(void)
+{
+	static struct raw raws[64];
+	int n = 0;
+
+	while (n < 64 && raw_attach(rig_name, &raws[n]) == 0)
+		n++;
+	if (n == 64 || raws[n].welcome.status != STOKER_STATUS_REFUSED)
+		return hold(1);
+	return hold(strstr(raws[n].welcome.reason, "clients_per_uid") ? 0 : 2);
+}
+
+START_TEST(whoever_attaches_as_often_as_it_can_leaves_seats_to_other_uids)
+{
+	const pid_t attacker = besiege(attach_as_often_as_it_goes);
+
+	rig_newcomer_is_served();
+	rig_honest_is_served();
+	lift(attacker);
+}
+END_TEST
+
+/* Regions of 16 ranges each that anybody could shrink: every one takes a guard and a mapping. */
+static int guard_as_much_as_it_goes(void)
+{
+	struct message_region_add add = { .header.type = MESSAGE_REGION_ADD, .kind = MESSAGE_REGION_HOST,
+					  .n_fds = MESSAGE_FDS_MAX };
+	static struct raw raws[CLIENTS];
+	const int fd = memfd_create("unsealed", MFD_CLOEXEC);
+	int fds[MESSAGE_FDS_MAX], refused = 0;
+
+	if (fd < 0 || ftruncate(fd, BLOCK) < 0 || posix_fallocate(fd, 0, BLOCK) != 0)
+		return hold(1);
+	for (uint32_t i = 0; i < MESSAGE_FDS_MAX; i++) {
+		fds[i] = fd;
+		add.ranges[i].bytes = BLOCK;
+	}
+	for (int i = 0; i < CLIENTS; i++) {
+		if (raw_attach(rig_name, &raws[i]) < 0)
+			return hold(2);
+		for (int k = 0; k < 64 && refused < 64; k++) {
+			struct message_answer answer;
+
+			if (raw_ask(&raws[i], &add.header, sizeof(add), fds, MESSAGE_FDS_MAX, &answer) < 0)
+				return hold(3);
+			refused += answer.status == STOKER_STATUS_REFUSED;
+		}
+	}
+	return hold(refused ? 0 : 4);
+}
+
+static int register_what_is_not_sealed(void)
+{
+	uint32_t region;
+	struct raw raw;
+
+	return raw_attach(rig_name, &raw) < 0 ? 1 : small_region(&raw, &region) < 0 ? 2 : 0;
+}
+
+START_TEST(whoever_has_all_guards_that_it_can_get_leaves_some_to_other_uids)
+{
+	const pid_t attacker = besiege(guard_as_much_as_it_goes);
+
+	ck_assert_int_eq(rig_run_as(HONEST_UID, register_what_is_not_sealed), 0);
+	ck_assert_int_eq(rig_run_as(NEIGHBOUR_UID, register_what_is_not_sealed), 0);
+	rig_newcomer_is_served();
+	rig_honest_is_served();
+	lift(attacker);
+}
+END_TEST
+
+/* Of a tenant's pools a uid leaves some to the other uids of that tenant. */
+static int register_a_pool(void)
+{
+	struct {
+		struct message_pool_add add;
+		struct message_plane plane;
+	} message = {
+		.add = { .header.type = MESSAGE_POOL_ADD, .n_blocks = 1, .n_planes = 1 },
+		.plane = { .block_stride = BLOCK, .bytes = BLOCK, .rows = 1 },
+	};
+	struct message_answer answer;
+	struct raw raw;
+
+	if (raw_attach(rig_name, &raw) < 0)
+		return 1;
+	message.add.model = (uint32_t)raw_model(&raw, "pools", BLOCK);
+	if (small_region(&raw, &message.plane.region) < 0)
+		return 2;
+	if (raw_ask(&raw, &message.add.header, sizeof(message), NULL, 0, &answer) < 0)
+		return 3;
+	return answer.status == STOKER_STATUS_OK ? 0 : 4;
+}
+
+START_TEST(a_uid_that_registers_every_pool_leaves_some_to_others_of_its_tenant)
+{
+	const pid_t attacker = besiege(register_every_pool);
+
+	ck_assert_int_eq(rig_run_as(NEIGHBOUR_UID, register_a_pool), 0);
+	lift(attacker);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("hostile floods");
@@ -358,6 +462,9 @@ int main(void)
 	tcase_add_test(all, a_tenant_that_opens_every_model_leaves_places_to_the_others);
 	tcase_add_test(all, a_refused_model_is_refused_to_all_who_asked_meanwhile);
 	tcase_add_test(all, a_tenant_that_registers_every_pool_leaves_some_to_the_others);
+	tcase_add_test(all, a_uid_that_registers_every_pool_leaves_some_to_others_of_its_tenant);
+	tcase_add_test(all, whoever_attaches_as_often_as_it_can_leaves_seats_to_other_uids);
+	tcase_add_test(all, whoever_has_all_guards_that_it_can_get_leaves_some_to_other_uids);
 	tcase_add_test(all, a_descriptor_that_takes_an_hour_to_close_keeps_nobody_out);
 	suite_add_tcase(suite, all);
 	return suite_run(suite);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "src/broker/session.h"
+#include "src/broker/share.h"
 #include "src/common/log.h"
 
 __attribute__((format(printf, 3, 4)))
@@ -58,6 +59,23 @@ static struct channel_geometry geometry_bound(const struct channel_geometry *wis
 	};
 }
 
+static uint64_t one(const struct session *session)
+{
+	(void)session;
+	return 1;
+}
+
+/* Seats of the new client's uid are taken: none that it asks for more is let in. */
+static bool uid_is_full(const struct session *session, uint32_t of_uid)
+{
+	const struct config_limits *limits = &session->broker->config.limits;
+	const struct share seats = { .total = limits->clients, .of = one };
+
+	if (limits->clients_per_uid)
+		return of_uid >= limits->clients_per_uid;
+	return session->broker->n_clients < limits->clients && !share_allows(session, &seats, 1);
+}
+
 /* The number of a new client, or -1: @why says which limit forbids it. */
 static int number_find(const struct session *session, char why[MESSAGE_REASON])
 {
@@ -71,7 +89,7 @@ static int number_find(const struct session *session, char why[MESSAGE_REASON])
 		else
 			of_uid += broker->clients[i]->peer.uid == session->peer.uid;
 	}
-	if (limits->clients_per_uid && of_uid >= limits->clients_per_uid) {
+	if (uid_is_full(session, of_uid)) {
 		snprintf(why, MESSAGE_REASON, "%u clients of uid %u are attached, which is the limit: raise "
 			 "limits.clients_per_uid", of_uid, (unsigned)session->peer.uid);
 		return -1;

@@ -8,6 +8,8 @@
 
 #include "src/broker/closer.h"
 #include "src/broker/session.h"
+#include "src/broker/share.h"
+#include "src/device/guard.h"
 
 static enum stoker_status status_of(int error)
 {
@@ -23,6 +25,23 @@ static enum stoker_status status_of(int error)
 }
 
 /* ---- regions ----------------------------------------------------------------------------------- */
+
+static uint64_t ranges_of(const struct session *session)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++)
+		n += session->regions[i] ? session->n_ranges[i] : 0;
+	return n;
+}
+
+/* Ranges are mappings, of which a process has some 65,000, and most of them take a guard. */
+static bool has_room_for_ranges(const struct session *session, uint32_t n)
+{
+	const struct share ranges = { .total = GUARD_RANGES_MAX, .of = ranges_of, .by_tenant = true };
+
+	return share_allows(session, &ranges, n);
+}
 
 void register_region(struct session *session, struct incoming *in)
 {
@@ -48,6 +67,12 @@ void register_region(struct session *session, struct incoming *in)
 			       "this broker has no backend for memory of kind %u", message->kind);
 		return;
 	}
+	if (!has_room_for_ranges(session, in->n_fds)) {
+		session_refuse(session, message->header.request, STOKER_STATUS_REFUSED, "uid %u of tenant %s has its share "
+			       "of the %u ranges that all regions may have: drop some, or join them",
+			       (unsigned)session->peer.uid, broker->config.tenants[session->tenant].name, GUARD_RANGES_MAX);
+		return;
+	}
 	for (uint32_t i = 0; i < in->n_fds; i++) {
 		if (!closer_must(in->fds[i]))
 			continue;
@@ -63,6 +88,7 @@ void register_region(struct session *session, struct incoming *in)
 		session->regions[number] = NULL;
 		answer.status = status_of(r);
 	} else {
+		session->n_ranges[number] = (uint8_t)message->n_fds;
 		answer.number = number;
 		answer.value = broker->backend->region_bytes(session->regions[number]);
 		answer.reason[0] = '\0';
@@ -116,22 +142,20 @@ static int pool_number(const struct session *session)
 	return -1;
 }
 
-/* Several tenants have equal shares of limits.pools, so that none can take all. */
-static bool tenant_has_room(const struct session *session)
+static uint64_t pools_of(const struct session *session)
 {
-	const struct broker *broker = session->broker;
-	const uint64_t share = broker->config.limits.pools / broker->config.n_tenants;
 	uint64_t n = 0;
 
-	if (broker->config.n_tenants == 1)
-		return true;	/* the engine counts them all */
-	for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
-		const struct session *other = broker->clients[i];
+	for (uint32_t i = 0; i < CHANNEL_POOLS_MAX; i++)
+		n += session->pools[i].pool != NULL;
+	return n;
+}
 
-		for (uint32_t k = 0; other && other->tenant == session->tenant && k < CHANNEL_POOLS_MAX; k++)
-			n += other->pools[k].pool != NULL;
-	}
-	return n < (share ? share : 1);
+static bool has_room_for_a_pool(const struct session *session)
+{
+	const struct share pools = { .total = session->broker->config.limits.pools, .of = pools_of, .by_tenant = true };
+
+	return share_allows(session, &pools, 1);
 }
 
 static void pool_send(struct session *session, const struct message_pool_add *message, struct model *model,
@@ -173,14 +197,15 @@ void register_pool(struct session *session, const struct incoming *in)
 	}
 	const int part = model_part_find(model->layout, message->group, message->shard);
 	const int number = pool_number(session);
-	const bool room = tenant_has_room(session);
+	const bool room = has_room_for_a_pool(session);
 	if (part < 0 || number < 0 || !room) {
 		if (part < 0)
 			session_refuse(session, request, STOKER_STATUS_BAD_REQUEST, "the model has no bytes in group %u, "
 				       "shard %u", message->group, message->shard);
 		else if (!room)
-			session_refuse(session, request, STOKER_STATUS_REFUSED, "tenant %s has its share of the pools: "
-				       "drop some, or raise limits.pools", broker->config.tenants[session->tenant].name);
+			session_refuse(session, request, STOKER_STATUS_REFUSED, "uid %u of tenant %s has its share of the "
+				       "pools: drop some, or raise limits.pools", (unsigned)session->peer.uid,
+				       broker->config.tenants[session->tenant].name);
 		else
 			session_refuse(session, request, STOKER_STATUS_REFUSED, "%u pools are registered, which is the "
 				       "limit of a client: drop some", CHANNEL_POOLS_MAX);

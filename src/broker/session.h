@@ -48,6 +48,7 @@ struct session {
 	struct channel *channel;
 	struct order in_order, out_order;
 	struct device_region *regions[SESSION_REGIONS_MAX];
+	uint8_t n_ranges[SESSION_REGIONS_MAX];	/* of each: descriptors that it was made of */
 	struct session_pool pools[CHANNEL_POOLS_MAX];
 };
 

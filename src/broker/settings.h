@@ -40,9 +40,9 @@
 
 #define SETTINGS_LIMITS(S) \
 	S(clients,            COUNT,  "256", 1, 256, START, "clients attached at once") \
-	S(clients_per_uid,    COUNT,  "0", 0, 256, RELOAD, "of them, of one uid; 0: no limit of its own") \
+	S(clients_per_uid,    COUNT,  "0", 0, 256, RELOAD, "of them, of one uid; 0: with several uids as many as it leaves to others, so half of all if it is alone") \
 	S(models,             COUNT,  "64", 1, 64, START, "models known at once; the least recently used that no client has open makes room for a new one") \
-	S(pools,              COUNT,  "1024", 1, 65536, START, "pools registered at once, all clients together; several tenants have equal shares") \
+	S(pools,              COUNT,  "1024", 1, 65536, START, "pools registered at once, all clients together; several tenants have equal shares, of which a uid has as many as it leaves to others") \
 	S(leases,             COUNT,  "65536", 16, 16777216, START, "leases at once") \
 	S(holds,              COUNT,  "4096", 1, 16777216, START, "mapped objects at once") \
 	S(leased_chunks,      COUNT,  "1048576", 4096, 268435456, START, "chunks in all leases and running lookups together") \
