@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -512,10 +513,38 @@ START_TEST(commands_end_as_they_promise)
 }
 END_TEST
 
+static void setup_without_broker(void)
+{
+	whole_make();
+}
+
+/* Fewer seats, and one line, instead of clients that fail in the middle of something. */
+START_TEST(where_few_files_may_be_open_there_are_fewer_seats)
+{
+	const struct rlimit limit = { 768, 768 };
+	struct stoker *clients[80];
+	uint32_t n = 0;
+	int r;
+
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	whole_start();
+	ck_assert_uint_eq(whole_logged("open files are enough for"), 1);
+	while (n < 80 && (r = stoker_attach(whole.name, NULL, &clients[n])) == 0)
+		n++;
+	ck_assert_uint_gt(n, 20);
+	ck_assert_uint_lt(n, 80);
+	expect(strstr(stoker_attach_error(), "limits.clients"));
+	expect(whole_descriptors() < 768 - 128);
+	while (n > 0)
+		stoker_close(clients[--n]);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("end-to-end");
-	TCase *memory = tcase_create("memory"), *disk = tcase_create("disk");
+	TCase *memory = tcase_create("memory"), *disk = tcase_create("disk"), *bare = tcase_create("bare");
 
 	tcase_add_checked_fixture(memory, setup, whole_clean);
 	tcase_set_timeout(memory, 120);
@@ -535,6 +564,10 @@ int main(void)
 	tcase_add_test(memory, a_client_that_is_killed_leaves_nothing_behind);
 	tcase_add_test(memory, commands_end_as_they_promise);
 	suite_add_tcase(suite, memory);
+	tcase_add_checked_fixture(bare, setup_without_broker, whole_clean);
+	tcase_set_timeout(bare, 120);
+	tcase_add_test(bare, where_few_files_may_be_open_there_are_fewer_seats);
+	suite_add_tcase(suite, bare);
 	tcase_add_checked_fixture(disk, setup_with_tier, whole_clean);
 	tcase_set_timeout(disk, 120);
 	tcase_add_test(disk, what_left_the_arena_comes_back_from_disk);

@@ -69,18 +69,17 @@ static uint64_t one(const struct session *session)
 static bool uid_is_full(const struct session *session, uint32_t of_uid)
 {
 	const struct config_limits *limits = &session->broker->config.limits;
-	const struct share seats = { .total = limits->clients, .of = one };
+	const struct share seats = { .total = session->broker->seats, .of = one };
 
 	if (limits->clients_per_uid)
 		return of_uid >= limits->clients_per_uid;
-	return session->broker->n_clients < limits->clients && !share_allows(session, &seats, 1);
+	return session->broker->n_clients < session->broker->seats && !share_allows(session, &seats, 1);
 }
 
 /* The number of a new client, or -1: @why says which limit forbids it. */
 static int number_find(const struct session *session, char why[MESSAGE_REASON])
 {
 	const struct broker *broker = session->broker;
-	const struct config_limits *limits = &broker->config.limits;
 	uint32_t of_uid = 0, number = CONTROL_CLIENTS;
 
 	for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
@@ -94,7 +93,7 @@ static int number_find(const struct session *session, char why[MESSAGE_REASON])
 			 "limits.clients_per_uid", of_uid, (unsigned)session->peer.uid);
 		return -1;
 	}
-	if (broker->n_clients >= limits->clients || number >= limits->clients) {
+	if (broker->n_clients >= broker->seats || number >= broker->seats) {
 		snprintf(why, MESSAGE_REASON, "%u clients are attached, which is the limit: raise limits.clients",
 			 broker->n_clients);
 		return -1;

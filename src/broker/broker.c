@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "src/broker/notify.h"
+#include "src/broker/session.h"
 #include "src/broker/state.h"
 #include "src/common/log.h"
 #include "src/common/size.h"
@@ -92,7 +93,7 @@ static struct engine_config engine_config(const struct broker *broker)
 	const struct config *config = &broker->config;
 	const struct config_limits *limits = &config->limits;
 	struct engine_config engine = {
-		.clients = (uint32_t)limits->clients,
+		.clients = broker->seats,
 		.slots = CHANNEL_SMALL_MAX + CHANNEL_LARGE_MAX,
 		.models = (uint32_t)limits->models,
 		.pools = (uint32_t)limits->pools,
@@ -139,6 +140,30 @@ static void limits_raise(void)
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(which[i], &limit);
 	}
+}
+
+/*
+ * What is open at most: of each client its socket, pidfd and three pipe ends; of connections that are being
+ * greeted two each, and what one message can carry; and what is ours. Where that is more than the system
+ * allows there are fewer seats, so that attaching cannot take the descriptors that others need.
+ */
+static void seats_fit_descriptors(struct broker *broker)
+{
+	const uint64_t wished = broker->config.limits.clients;
+	const uint64_t ours = 2 * SESSIONS_NEW_MAX + FDS_OF_A_MESSAGE + 64 + 16 * broker->config.n_tiers +
+			      4 * broker->config.broker.threads;
+	struct rlimit limit;
+	uint64_t seats;
+
+	broker->seats = (uint32_t)wished;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+		return;
+	seats = limit.rlim_cur > ours ? (limit.rlim_cur - ours) / SESSION_FDS : 0;
+	if (seats >= wished)
+		return;
+	broker->seats = seats ? (uint32_t)seats : 1;
+	log_warning("%" PRIu64 " open files are enough for %u clients, not for the %" PRIu64 " of limits.clients: raise the "
+		    "limit (ulimit -n, LimitNOFILE=)", (uint64_t)limit.rlim_cur, broker->seats, wished);
 }
 
 static int socket_path(struct broker *broker, char *why)
@@ -254,7 +279,7 @@ static int device_make(struct broker *broker)
 		.arena_fd = broker->arena->fd,
 		.bell = core_bell(broker->core),
 		.threads = (uint32_t)config->broker.threads,
-		.copies = (uint32_t)config->limits.clients * (CHANNEL_SMALL_MAX + CHANNEL_LARGE_MAX),
+		.copies = broker->seats * (CHANNEL_SMALL_MAX + CHANNEL_LARGE_MAX),
 		.piece_bytes = PIECE_BYTES,
 		.checks = (uint32_t)config->disk.ios,
 		.own_fds = own,
@@ -462,6 +487,7 @@ enum broker_exit broker_run(const struct broker_options *options)
 	if (!broker)
 		return BROKER_FAILED;
 	limits_raise();
+	seats_fit_descriptors(broker);
 	r = come_up(broker, why);
 	if (r < 0) {
 		log_error("%s", why);

@@ -74,6 +74,7 @@ struct broker {
 
 	struct core *core;
 	struct link *link;		/* to the core */
+	uint32_t seats;			/* limits.clients, or fewer where few files may be open */
 	uint64_t arena_bytes;
 	uint32_t entries, records;
 	struct arena *arena;

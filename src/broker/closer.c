@@ -83,6 +83,7 @@ static struct heap *heap_of(uid_t uid)
 void closer_take(uid_t uid, int fd)
 {
 	const struct linger at_once = { 0 };
+	static uint32_t left_open;
 	struct heap *heap;
 	bool start = false;
 
@@ -99,8 +100,10 @@ void closer_take(uid_t uid, int fd)
 	}
 	pthread_mutex_unlock(&lock);
 	if (!heap) {
-		log_error("%u files of uid %u wait for being closed, which is too many: end its processes", FDS, (unsigned)uid);
-		close(fd);
+		/* Left open: to close it here could take as long as its peer likes, and nobody else would be heard. */
+		if (left_open++ % FDS == 0)
+			log_error("%u files of uid %u wait for being closed, which is too many: end its processes", FDS,
+				  (unsigned)uid);
 	} else if (start && heap_start(heap) != 0) {
 		heap_run(heap);
 	}

@@ -14,7 +14,6 @@
 #include "src/common/log.h"
 
 #define HELLO_TIMEOUT_NS	5000000000u
-#define SESSIONS_NEW_MAX	64u	/* connections that have not said HELLO yet */
 #define UID_UNKNOWN		((uid_t)-1)
 #define SEND_BUFFER		(1 << 20)
 #define SAY_WINDOW_NS		5000000000u

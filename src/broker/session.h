@@ -20,6 +20,8 @@
 #define SESSION_REGIONS_MAX	64u
 #define SESSION_ORDERS_MAX	64u	/* asked and not answered; more is no honest library */
 #define SESSION_NAME		64u
+#define SESSION_FDS		5u	/* that stay open of an attached client */
+#define SESSIONS_NEW_MAX	64u	/* connections that have not said HELLO yet */
 #define FDS_OF_A_MESSAGE	253u	/* the kernel's SCM_MAX_FD: no message carries more */
 
 enum session_state { SESSION_NEW, SESSION_ATTACHED, SESSION_ADMIN, SESSION_LEAVING };

@@ -39,7 +39,7 @@
 	S(ios,                COUNT,  "512", 16, 65536, START, "reads, writes and checks under way at once, all tiers together")
 
 #define SETTINGS_LIMITS(S) \
-	S(clients,            COUNT,  "256", 1, 256, START, "clients attached at once") \
+	S(clients,            COUNT,  "256", 1, 256, START, "clients attached at once; fewer where the limit of open files does not allow them (five each)") \
 	S(clients_per_uid,    COUNT,  "0", 0, 256, RELOAD, "of them, of one uid; 0: with several uids as many as it leaves to others, so half of all if it is alone") \
 	S(models,             COUNT,  "64", 1, 64, START, "models known at once; the least recently used that no client has open makes room for a new one") \
 	S(pools,              COUNT,  "1024", 1, 65536, START, "pools registered at once, all clients together; several tenants have equal shares, of which a uid has as many as it leaves to others") \
