@@ -8,10 +8,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdalign.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- queue ------------------------------------------------------------------------------- */
@@ -226,6 +230,70 @@ START_TEST(a_consumer_that_sleeps_on_its_bell_misses_no_message_of_two_producers
 }
 END_TEST
 
+/* ---- between processes ------------------------------------------------------------------------ */
+
+#define SHARED_ENTRIES 50000u
+
+struct entry {
+	uint64_t number, check;
+	uint64_t rest[6];
+};
+
+struct shared {
+	struct shared_bell bell;
+	alignas(64) uint8_t queue[];
+};
+
+/* A producer that is not awaited: it yields where the queue is full. */
+static void put_all(struct shared_queue *queue, struct shared_bell *bell, int fd)
+{
+	for (uint64_t i = 0; i < SHARED_ENTRIES; i++) {
+		const struct entry entry = { i, ~i, { i } };
+
+		while (!shared_queue_put(queue, &entry))
+			sched_yield();
+		shared_bell_ring(bell, fd);
+		if (i % 1000 == 0)
+			usleep(100);	/* so that the consumer comes to sleep */
+	}
+}
+
+START_TEST(entries_reach_another_process_whole_and_in_order_and_its_sleep_misses_none)
+{
+	const size_t bytes = sizeof(struct shared) + shared_queue_bytes(64);
+	struct shared *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	const int fd = eventfd(0, EFD_NONBLOCK);
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	struct shared_queue *queue;
+	struct entry entry;
+	uint64_t n = 0;
+
+	ck_assert_ptr_ne(shared, MAP_FAILED);
+	queue = shared_queue_make(shared->queue, 64);
+	const pid_t child = fork();
+	ck_assert_int_ge(child, 0);
+	if (child == 0) {
+		put_all(shared_queue_of(shared->queue), &shared->bell, fd);
+		_exit(0);
+	}
+	while (n < SHARED_ENTRIES) {
+		if (shared_queue_get(queue, &entry)) {
+			expect(entry.number == n && entry.check == ~n && entry.rest[0] == n);
+			n++;
+			continue;
+		}
+		shared_bell_arm(&shared->bell);
+		if (shared_queue_is_empty(queue))
+			ck_assert_int_eq(poll(&pollfd, 1, 20000), 1);
+		shared_bell_disarm(&shared->bell, fd);
+	}
+	ck_assert(shared_queue_is_empty(queue));
+	ck_assert_int_eq(waitpid(child, NULL, 0), child);
+	close(fd);
+	munmap(shared, bytes);
+}
+END_TEST
+
 /* ---- sizes ------------------------------------------------------------------------------- */
 
 START_TEST(sizes_are_read_as_people_write_them)
@@ -418,6 +486,7 @@ static Suite *suite(void)
 	tcase_add_test(queues, a_bell_rings_only_while_it_is_armed_and_once_an_arming);
 	tcase_add_test(queues, a_late_ring_is_drained_by_the_next_disarming);
 	tcase_add_test(queues, a_consumer_that_sleeps_on_its_bell_misses_no_message_of_two_producers);
+	tcase_add_test(queues, entries_reach_another_process_whole_and_in_order_and_its_sleep_misses_none);
 	tcase_add_test(sizes, sizes_are_read_as_people_write_them);
 	tcase_add_test(sizes, what_is_no_size_or_too_large_is_refused_and_nothing_is_written);
 	tcase_add_test(sizes, sizes_are_written_with_a_unit_and_one_digit_behind_the_point);

@@ -24,7 +24,7 @@ int bell_init(struct bell *bell)
 	bell->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (bell->fd < 0)
 		return -errno;
-	atomic_init(&bell->armed, 0);
+	atomic_init(&bell->shared.armed, 0);
 	return 0;
 }
 
@@ -35,23 +35,38 @@ void bell_fini(struct bell *bell)
 	bell->fd = -1;
 }
 
-void bell_arm(struct bell *bell)
+void shared_bell_arm(struct shared_bell *bell)
 {
 	atomic_exchange_explicit(&bell->armed, 1, memory_order_seq_cst);
 }
 
 /* It drains also when nobody rang since it was armed: a late ring of before may have come in. */
-void bell_disarm(struct bell *bell)
+void shared_bell_disarm(struct shared_bell *bell, int fd)
 {
 	eventfd_t rings;
 
 	atomic_exchange_explicit(&bell->armed, 0, memory_order_seq_cst);
-	(void)eventfd_read(bell->fd, &rings);	/* EAGAIN: nobody rang */
+	(void)eventfd_read(fd, &rings);	/* EAGAIN: nobody rang */
+}
+
+void shared_bell_ring(struct shared_bell *bell, int fd)
+{
+	/* The one error left is a full counter, and then the consumer is awake already. */
+	if (atomic_exchange_explicit(&bell->armed, 0, memory_order_seq_cst))
+		(void)eventfd_write(fd, 1);
+}
+
+void bell_arm(struct bell *bell)
+{
+	shared_bell_arm(&bell->shared);
+}
+
+void bell_disarm(struct bell *bell)
+{
+	shared_bell_disarm(&bell->shared, bell->fd);
 }
 
 void bell_ring(struct bell *bell)
 {
-	/* The one error left is a full counter, and then the consumer is awake already. */
-	if (atomic_exchange_explicit(&bell->armed, 0, memory_order_seq_cst))
-		(void)eventfd_write(bell->fd, 1);
+	shared_bell_ring(&bell->shared, bell->fd);
 }

@@ -10,7 +10,9 @@
 #endif
 
 #include <ck_ring.h>
+#include <stdalign.h>
 #include <stdlib.h>
+#include <string.h>
 
 #ifdef STOKER_SANITIZE_THREAD
 void __tsan_acquire(void *address);
@@ -72,6 +74,60 @@ void *queue_get(struct queue *queue)
 }
 
 bool queue_is_empty(const struct queue *queue)
+{
+	return ck_ring_size(&queue->ring) == 0;
+}
+
+/* ---- between processes --------------------------------------------------------------------------- */
+
+struct queue_entry { uint8_t bytes[QUEUE_ENTRY_BYTES]; };
+CK_RING_PROTOTYPE(entry, queue_entry)
+
+/** struct shared_queue - indices and places in one piece of memory, so that each side finds both. */
+struct shared_queue {
+	ck_ring_t ring;
+	alignas(64) struct queue_entry entries[];
+};
+
+size_t shared_queue_bytes(uint32_t capacity)
+{
+	return sizeof(struct shared_queue) + capacity * sizeof(struct queue_entry);
+}
+
+struct shared_queue *shared_queue_make(void *memory, uint32_t capacity)
+{
+	struct shared_queue *queue = memory;
+
+	ck_ring_init(&queue->ring, capacity);
+	return queue;
+}
+
+struct shared_queue *shared_queue_of(void *memory)
+{
+	return memory;
+}
+
+bool shared_queue_put(struct shared_queue *queue, const void *entry)
+{
+	struct queue_entry copy;
+
+	memcpy(copy.bytes, entry, sizeof(copy.bytes));
+	__tsan_release(queue);
+	return CK_RING_ENQUEUE_SPSC(entry, &queue->ring, queue->entries, &copy);
+}
+
+bool shared_queue_get(struct shared_queue *queue, void *entry)
+{
+	struct queue_entry copy;
+
+	if (!CK_RING_DEQUEUE_SPSC(entry, &queue->ring, queue->entries, &copy))
+		return false;
+	__tsan_acquire(queue);
+	memcpy(entry, copy.bytes, sizeof(copy.bytes));
+	return true;
+}
+
+bool shared_queue_is_empty(const struct shared_queue *queue)
 {
 	return ck_ring_size(&queue->ring) == 0;
 }

@@ -11,6 +11,7 @@
 #define STOKER_COMMON_QUEUE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct queue;
@@ -27,14 +28,34 @@ bool queue_is_empty(const struct queue *queue);		/* consumer */
  * The consumer calls bell_arm(), looks at its queues once more, sleeps on bell_fd(), and calls
  * bell_disarm() when it is awake. bell_ring() makes a system call only while the bell is armed.
  */
+struct shared_bell {
+	_Atomic uint32_t armed;
+};
 struct bell {
 	int fd;
-	_Atomic uint32_t armed;
+	struct shared_bell shared;
 };
 int bell_init(struct bell *bell);	/* 0 or -errno */
 void bell_fini(struct bell *bell);
 void bell_arm(struct bell *bell);
 void bell_disarm(struct bell *bell);	/* drains the eventfd too */
 void bell_ring(struct bell *bell);	/* any thread */
+
+/*
+ * The same between two processes of this program that trust each other, in memory that both map: a queue
+ * of 64-byte entries, and a bell of which each has the eventfd under a number of its own.
+ */
+#define QUEUE_ENTRY_BYTES 64u
+struct shared_queue;
+size_t shared_queue_bytes(uint32_t capacity);		/* @capacity: a power of two; one place stays empty */
+struct shared_queue *shared_queue_make(void *memory, uint32_t capacity);	/* @memory: on 64 bytes */
+struct shared_queue *shared_queue_of(void *memory);	/* the other side's view of what was made */
+bool shared_queue_put(struct shared_queue *queue, const void *entry);	/* producer; false: full */
+bool shared_queue_get(struct shared_queue *queue, void *entry);		/* consumer; false: empty */
+bool shared_queue_is_empty(const struct shared_queue *queue);		/* consumer */
+
+void shared_bell_arm(struct shared_bell *bell);
+void shared_bell_disarm(struct shared_bell *bell, int fd);	/* drains the eventfd too */
+void shared_bell_ring(struct shared_bell *bell, int fd);
 
 #endif
