@@ -152,6 +152,26 @@ START_TEST(clients_attach_while_old_io_is_waited_for_and_models_when_it_is_over)
 }
 END_TEST
 
+/* What it asked is held back until then, but not that it has gone: that would be told again and again. */
+START_TEST(a_client_that_leaves_while_old_io_is_waited_for_is_gone_at_once)
+{
+	whole_launch();
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	const int lock = hold_io_lock();
+	whole_launch();
+	struct raw raw = attach();
+	struct message_drop drop = { .header = { .type = MESSAGE_POOL_DROP, .bytes = sizeof(drop), .request = 7 } };
+	ck_assert_int_eq(raw_send(raw.socket, &drop, sizeof(drop), NULL, 0), 0);
+	whole_await_gauge(STOKER_GAUGE_CLIENTS, 1);
+	raw_close(&raw);
+	whole_await_gauge(STOKER_GAUGE_CLIENTS, 0);
+	ck_assert_uint_eq(atomic_load(&whole_page()->state), STOKER_STATE_STARTING);
+	close(lock);
+	whole_await_state(STOKER_STATE_SERVING);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 START_TEST(old_io_that_never_ends_means_a_fresh_arena_and_a_broker_that_says_so)
 {
 	char path[160];
@@ -299,6 +319,7 @@ int main(void)
 	tcase_add_test(tests, the_service_manager_is_told);
 	tcase_add_test(tests, a_killed_broker_is_followed_by_one_that_tells_its_readers);
 	tcase_add_test(tests, clients_attach_while_old_io_is_waited_for_and_models_when_it_is_over);
+	tcase_add_test(tests, a_client_that_leaves_while_old_io_is_waited_for_is_gone_at_once);
 	tcase_add_test(tests, old_io_that_never_ends_means_a_fresh_arena_and_a_broker_that_says_so);
 	tcase_add_test(tests, the_verbs_are_answered_and_stop_ends_with_0);
 	tcase_add_test(tests, attached_clients_learn_of_the_end_by_page_socket_and_fence);

@@ -237,7 +237,7 @@ static void on_signal(struct broker *broker)
 	}
 }
 
-static void on_event(struct broker *broker, const struct source *source)
+static void on_event(struct broker *broker, const struct source *source, uint32_t events)
 {
 	struct session *session = source->of;
 
@@ -253,7 +253,7 @@ static void on_event(struct broker *broker, const struct source *source)
 		break;	/* its message is taken in every round */
 	case SOURCE_SOCKET:
 		if (session->state != SESSION_LEAVING)
-			session_event(session);
+			session_event(session, events & (EPOLLHUP | EPOLLERR));
 		break;
 	case SOURCE_PIDFD:
 		session_close(session, NULL);
@@ -473,7 +473,7 @@ void control_run(struct broker *broker)
 			      epoll_wait(broker->epoll, events, EVENTS, any ? 0 : timeout_ms(broker));
 		bell_disarm(&broker->link->bell);
 		for (int i = 0; i < n; i++)
-			on_event(broker, events[i].data.ptr);
+			on_event(broker, events[i].data.ptr, events[i].events);
 		/* Only now does no event name them any more. */
 		sessions_bury(broker);
 	}

@@ -434,7 +434,7 @@ static void dispatch(struct session *session, struct incoming *in)
 }
 
 /* One message an event: level triggered, so that nobody's flood holds up the others. */
-void session_event(struct session *session)
+void session_event(struct session *session, bool hung_up)
 {
 	static _Thread_local struct incoming in;
 	struct broker *broker = session->broker;
@@ -443,6 +443,11 @@ void session_event(struct session *session)
 	if (session->state == SESSION_ATTACHED && broker->phase < PHASE_RUNNING) {
 		struct epoll_event none = { .data.ptr = &session->socket_source };
 
+		/* This cannot be held back, and would be told again and again. Nobody waits for what it asked. */
+		if (hung_up) {
+			session_close(session, NULL);
+			return;
+		}
 		/* Models and pools need what is not open yet: read on when it is. */
 		session->held_back = true;
 		epoll_ctl(broker->epoll, EPOLL_CTL_MOD, session->fd, &none);

@@ -63,7 +63,7 @@ struct incoming {
 };
 
 int session_accept(struct broker *broker, int fd);		/* takes @fd, also on failure */
-void session_event(struct session *session);		/* something to read */
+void session_event(struct session *session, bool hung_up);	/* something to read, or the peer's end is closed */
 void session_close(struct session *session, const char *why);	/* NULL: it left by itself */
 void session_expel(struct session *session, const char *why);	/* the peer broke the protocol */
 void session_core_gone(struct session *session);		/* the core said GONE */
