@@ -24,6 +24,8 @@ static struct {
 	_Atomic int after, times;
 } fault;
 
+static _Atomic bool hangs;	/* every call, until it is over */
+
 /* What was done, in order. */
 static struct done {
 	enum call call;
@@ -54,6 +56,8 @@ static bool fails(enum call call, int fd, uint64_t offset, uint64_t n)
 	const enum file file = file_of(fd);
 	const uint32_t i = atomic_fetch_add(&n_done, 1);
 
+	while (hangs)
+		usleep(1000);
 	if (i < sizeof(done) / sizeof(done[0]))
 		done[i] = (struct done){ call, file, offset };
 	if (!(fault.calls & (int)call) || !(fault.files & (int)file) || offset + n <= fault.from || offset >= fault.to)
@@ -308,6 +312,25 @@ START_TEST(whichever_call_of_an_open_fails_the_next_open_finds_everything_or_say
 }
 END_TEST
 
+START_TEST(a_tier_whose_disk_hangs_at_the_open_holds_up_nobody_and_lets_go_when_that_ends)
+{
+	struct engine_object object;
+
+	bench_start(&bench);
+	object = bench_store(&bench, 1, 0, 0, 65536);
+	bench_stop(&bench);
+	hangs = true;
+	ck_assert_int_eq(tier_new(&bench.config, &bench.tier), 0);
+	ck_assert_int_eq(tier_opened(bench.tier, 10000000, bench.why), -EINPROGRESS);
+	bench_stop(&bench);		/* left to its thread */
+	hangs = false;
+	bench_open(&bench);		/* which frees it, and its lock */
+	ck_assert_uint_eq(bench_recover(&bench, &found), 1);
+	bench_run(&bench);
+	ck_assert_int_eq(bench_load(&bench, &object, 0, 0, 65536), ENGINE_OK);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("broker-tier-faults");
@@ -322,6 +345,7 @@ static Suite *suite(void)
 	tcase_add_test(t, an_image_of_many_transfers_fails_once_when_one_of_them_does);
 	tcase_add_loop_test(t, an_epoch_that_could_not_be_made_durable_is_answered_as_failed, 0, 2);
 	tcase_add_loop_test(t, whichever_call_of_an_open_fails_the_next_open_finds_everything_or_says_what_is_lost, 0, 2);
+	tcase_add_test(t, a_tier_whose_disk_hangs_at_the_open_holds_up_nobody_and_lets_go_when_that_ends);
 	suite_add_tcase(s, t);
 	return s;
 }
