@@ -32,6 +32,7 @@ struct core {
 	uint32_t n_watched, n_wakes;
 	uint32_t n_late;
 	bool more;			/* the engine has work left */
+	bool crowded;			/* helpers and this thread have fewer processors than they want */
 	bool quit, dirty;		/* dirty: the control page is behind */
 	uint64_t quit_deadline;		/* with quit: end even if I/O is still under way */
 	uint64_t spin_ns, next_look, last_busy, deadline, next_figures;

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -310,10 +311,19 @@ static void sleep_in_epoll(struct core *core)
 	watch_woken(core);
 }
 
+/*
+ * Who has work under way would find it done a little sooner by spinning; but where processors are few it
+ * is the helpers' that it spins on. A helper rings when it has finished something.
+ */
+static inline bool spins_still(const struct core *core, uint64_t now)
+{
+	return now - core->last_busy <= core->spin_ns && !(core->crowded && core->copies_out);
+}
+
 static inline bool may_sleep(const struct core *core, uint64_t now)
 {
 	return core->n_hot == 0 && !core->more && now < core->deadline && core->n_late == 0 && core->watch_left == 0 &&
-	       now - core->last_busy > core->spin_ns;
+	       !spins_still(core, now);
 }
 
 static inline void core_round(struct core *core)
@@ -424,6 +434,15 @@ static void tiers_rows_fill(struct core *core, const struct config *config)
 	}
 }
 
+/* A processor for each helper, for this thread, and for one client at least. */
+static bool is_crowded(uint64_t helpers)
+{
+	cpu_set_t processors;
+
+	return sched_getaffinity(0, sizeof(processors), &processors) == 0 &&
+	       (uint64_t)CPU_COUNT(&processors) < helpers + 2;
+}
+
 int core_new(const struct core_config *config, char *why, struct core **ret)
 {
 	struct core *core;
@@ -436,6 +455,7 @@ int core_new(const struct core_config *config, char *why, struct core **ret)
 	core->page = config->page;
 	core->block = &config->page->blocks[0];
 	core->spin_ns = config->config->broker.spin_us * 1000;
+	core->crowded = is_crowded(config->config->broker.threads);
 	tiers_rows_fill(core, config->config);
 	why[0] = '\0';
 	r = bell_init(&core->bell);
