@@ -541,6 +541,39 @@ START_TEST(where_few_files_may_be_open_there_are_fewer_seats)
 }
 END_TEST
 
+/* What the page says of a histogram: how often, and whether anything took no time at all. */
+static uint64_t measured(enum stoker_histogram histogram)
+{
+	const struct control_page *page = whole_page();
+	uint64_t n = 0;
+
+	for (uint32_t b = 0; b < CONTROL_BLOCKS; b++)
+		for (uint32_t i = 0; i < CONTROL_BUCKETS; i++)
+			n += atomic_load_explicit(&page->blocks[b].histograms[histogram][i], memory_order_relaxed);
+	ck_assert_msg(control_quantile(page, histogram, 0) > 0, "histogram %u has jobs that took no time", histogram);
+	return n;
+}
+
+START_TEST(what_every_job_took_is_measured_also_if_it_was_answered_at_once)
+{
+	struct worker w;
+
+	worker_start(&w);
+	worker_stores(&w, 0, 16);
+	whole_await_gauge(STOKER_GAUGE_WRITEBACK, 0);
+	ck_assert_int_eq(whole_ctl("evict 100%"), 0);
+	worker_gets(&w, 0, 16, 16);
+	for (uint32_t i = 0; i < 50; i++)
+		worker_looks_up(&w, 0, 16);
+	await(measured(STOKER_HISTOGRAM_RETRIEVE_NS) == 1);
+	ck_assert_uint_ge(measured(STOKER_HISTOGRAM_LOOKUP_NS), 50);
+	ck_assert_uint_ge(measured(STOKER_HISTOGRAM_STORE_NS), 1);
+	ck_assert_uint_ge(measured(STOKER_HISTOGRAM_READ_NS), 1);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("end-to-end");
@@ -571,6 +604,7 @@ int main(void)
 	tcase_add_checked_fixture(disk, setup_with_tier, whole_clean);
 	tcase_set_timeout(disk, 120);
 	tcase_add_test(disk, what_left_the_arena_comes_back_from_disk);
+	tcase_add_test(disk, what_every_job_took_is_measured_also_if_it_was_answered_at_once);
 	suite_add_tcase(suite, disk);
 	return suite_run(suite);
 }

@@ -25,6 +25,7 @@
 /** struct channel_slot - private: what was copied out of a slot, and whether its job lives. */
 struct channel_slot {
 	alignas(64) struct engine_request request;
+	uint64_t taken_ns;		/* when the round began in which it was taken */
 	bool busy;
 	bool watched;			/* its ready word is being watched */
 	uint32_t watch_next, watch_prev;	/* slots of this client that are watched: see watch.c */
@@ -40,7 +41,7 @@ struct channel_ends {
 struct channel {
 	/* The core's, in every round: */
 	alignas(64) struct request_consumer requests;
-	uint64_t active;		/* cycles when it last had an entry */
+	uint64_t active;		/* ns; when the round began in which it last had an entry */
 	struct channel_slot *slot;
 	uint8_t *base;			/* of the shared memory */
 	uint32_t number;		/* of the client */

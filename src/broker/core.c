@@ -105,6 +105,7 @@ static void request_hand_over(struct core *core, struct channel *channel, struct
 		if (core->models[number])
 			request->model = core->models[number]->engine;
 	}
+	channel->slot[request->head.slot].taken_ns = channel->active;
 	engine_request(core->engine, channel->number, request);
 }
 

@@ -116,8 +116,12 @@ static void port_publish(void *shell, uint32_t client, uint32_t slot, uint32_t g
 {
 	struct core *core = shell;
 	struct channel *channel = core->channels[client];
+	const bool wanted = channel_publish(channel, slot, generation, answer);
 
-	if (!channel_publish(channel, slot, generation, answer) || channel->wake || channel->out)
+	if (answer->measured)
+		block_record(core->block, (enum stoker_histogram)(answer->measured - 1),
+			     clock_now(&core->clock) - channel->slot[slot].taken_ns);
+	if (!wanted || channel->wake || channel->out)
 		return;
 	channel->wake = true;
 	core->wakes[core->n_wakes++] = (uint16_t)client;
@@ -291,6 +295,7 @@ static void tier_event_take(struct core *core, uint32_t number, const struct tie
 	switch (event->type) {
 	case TIER_IO_DONE:
 		core->io_out--;
+		engine_clock(core->engine, clock_now(&core->clock));	/* how long it took, not when the last turn was */
 		engine_io_done(core->engine, event->io, event->result);
 		break;
 	case TIER_EPOCH_DONE:

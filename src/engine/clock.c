@@ -95,7 +95,6 @@ static void fresh_arm(struct engine *e)
 		struct job *job = &e->jobs[e->fresh_jobs];
 
 		job_unfresh(e, job);
-		job->taken = e->now;
 		job->deadline += e->now;
 		timers_set(e->timers, job_number(e, job), job->deadline);
 	}
@@ -120,6 +119,11 @@ void clock_set(struct engine *e, uint64_t now_ns)
 		e->now = now_ns;
 	}
 	fresh_arm(e);
+}
+
+void engine_clock(struct engine *engine, uint64_t now_ns)
+{
+	clock_set(engine, now_ns);
 }
 
 static void timer_fired(struct engine *e, uint32_t timer)

@@ -158,6 +158,8 @@ struct engine_answer {
 	uint32_t n_chunks;
 	const uint8_t *chunks;			/* enum stoker_chunk, one a chunk */
 	const struct stoker_mapped *mapped;	/* MAP, UNMAP */
+	/* At DONE: 1 + enum stoker_histogram into which the job's time belongs, 0: none. The shell has the clock. */
+	uint32_t measured;
 };
 
 /* Who answers a control operation later (engine_ports.control). */
@@ -218,6 +220,9 @@ struct engine *engine_new(const struct engine_config *config, const struct engin
  * true if there is more to do at once. Call it after events, and at engine_deadline().
  */
 bool engine_turn(struct engine *engine, uint64_t now_ns);
+
+/* It is @now_ns: for events whose time matters, before them. A turn needs no telling. */
+void engine_clock(struct engine *engine, uint64_t now_ns);
 
 /* When engine_turn() must be called next even if nothing happens; UINT64_MAX = never. */
 uint64_t engine_deadline(const struct engine *engine);

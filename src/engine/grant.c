@@ -294,6 +294,6 @@ void lookup_finish(struct engine *e, struct job *job, enum stoker_status status,
 	answer.ready = n > lk->shown ? n : lk->shown;	/* it only rises */
 	bitmap_out(job, &answer);
 	lookup_pieces_end(e, job);
-	measure(e, lk->loaded ? STOKER_HISTOGRAM_PREFETCH_NS : STOKER_HISTOGRAM_LOOKUP_NS, job->taken);
+	answer.measured = 1 + (lk->loaded ? STOKER_HISTOGRAM_PREFETCH_NS : STOKER_HISTOGRAM_LOOKUP_NS);
 	job_done(e, job, status, &answer);
 }

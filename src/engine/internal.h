@@ -308,7 +308,7 @@ struct job {
 	uint32_t client, slot, model, incarnation, keys_max;
 	uint32_t entry;			/* WHERE_ENTRY: whose fill it waits for */
 	uint32_t next_piece;
-	uint64_t session, taken, deadline;
+	uint64_t session, deadline;
 	struct link link, issue, of_model, of_fresh;
 	uint32_t n_keys, n_segments, n_ids;
 	const struct stoker_wire_key *keys;

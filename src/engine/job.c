@@ -83,7 +83,6 @@ static void job_init(struct engine *e, struct job *job, uint32_t client, const s
 	job->keys_max = request->keys_max;
 	job->next_piece = NONE;
 	job->session = head->session;
-	job->taken = e->now;
 	job->deadline = span_of(e, head->deadline_us);
 	job->n_keys = head->n_keys;
 	job->n_segments = head->n_segments;

@@ -275,6 +275,15 @@ static uint8_t *disk_at(struct sim *sim, uint32_t tier, uint32_t unit)
 	return sim->tiers[tier].bytes + (uint64_t)unit * SIM_UNIT;
 }
 
+/* The shell tells the time before an event, or leaves it to the next turn. */
+static void clock_maybe(struct sim *sim)
+{
+	if (sim->step < sim->clock_from || sim_chance(&sim->random, 500))
+		return;
+	sim->turned_ns = sim->now_ns;
+	engine_clock(sim->engine, sim->now_ns);
+}
+
 static void finish_read(struct sim *sim, const struct sim_pending *p)
 {
 	const struct engine_io *io = &p->io;
@@ -296,6 +305,7 @@ static void finish_read(struct sim *sim, const struct sim_pending *p)
 		memcpy(arena_at(sim, io->arena.unit) - io->arena.bytes, arena_at(sim, io->arena.unit), io->arena.bytes);
 	memory_drop_arena(sim, io->arena.unit, io->arena.bytes, true);
 	memory_drop_tier(sim, io->tier, io->disk.unit, io->disk.bytes, false);
+	clock_maybe(sim);
 	engine_io_done(sim->engine, io->io, result);
 }
 
@@ -311,6 +321,7 @@ static void finish_write(struct sim *sim, const struct sim_pending *p)
 	memory_drop_arena(sim, io->arena.unit, SIM_UNIT, true);
 	memory_drop_arena(sim, io->arena.unit + 1, io->arena.bytes - SIM_UNIT, false);
 	memory_drop_tier(sim, io->tier, io->disk.unit, io->disk.bytes, true);
+	clock_maybe(sim);
 	engine_io_done(sim->engine, io->io, result);
 }
 
