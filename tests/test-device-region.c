@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "src/device/guard.h"
+#include "src/device/region.h"
 #include "tests/device-rig.h"
 #include "tests/suite.h"
 
@@ -503,6 +504,42 @@ START_TEST(a_fault_in_memory_that_nobody_guards_still_kills)
 }
 END_TEST
 
+/* Pages of [@at, @at + @bytes) that our own page tables have. */
+static uint32_t pages_entered(const uint8_t *at, uint64_t bytes)
+{
+	const int map = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint32_t n = 0;
+
+	ck_assert_int_ge(map, 0);
+	for (uint64_t i = 0; i < bytes / 4096; i++) {
+		uint64_t entry;
+
+		ck_assert_int_eq(pread(map, &entry, 8, (off_t)(((uintptr_t)at / 4096 + i) * 8)), 8);
+		n += entry >> 63;
+	}
+	close(map);
+	return n;
+}
+
+START_TEST(what_is_to_be_written_is_entered_into_the_page_tables_windows_at_a_time)
+{
+	const uint64_t window = 1ull << REGION_WINDOW_BITS, size = 3 * window + 4096;
+	struct rig_memory memory = rig_memory(size, true);
+
+	memset(memory.bytes, 1, size);
+	struct device_region *region = rig_region(&rig, &memory);
+	ck_assert_uint_eq(pages_entered(region->base, size), 0);
+	region_enter(region, region->base + 100, 1);
+	ck_assert_uint_eq(pages_entered(region->base, size), window / 4096);
+	region_enter(region, region->base + 2 * window - 1, 2);		/* both sides of a border */
+	ck_assert_uint_eq(pages_entered(region->base, size), 3 * window / 4096);
+	region_enter(region, region->base + size - 1, 1);		/* the last one is cut off */
+	ck_assert_uint_eq(pages_entered(region->base, size), size / 4096);
+	HOST.region_close(region);
+	rig_memory_free(&memory);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("device-region");
@@ -519,6 +556,7 @@ static Suite *suite(void)
 	tcase_add_test(regions, a_message_of_another_kind_or_count_or_size_is_refused);
 	tcase_add_test(regions, a_file_that_is_not_wholly_allocated_is_refused);
 	tcase_add_loop_test(regions, no_descriptor_and_no_mapping_is_left_behind, 0, 2);
+	tcase_add_test(regions, what_is_to_be_written_is_entered_into_the_page_tables_windows_at_a_time);
 	tcase_add_checked_fixture(pools, setup, teardown);
 	tcase_add_test(pools, a_pool_that_differs_from_the_model_is_refused_by_the_field_that_differs);
 	tcase_add_test(pools, a_block_beyond_its_region_is_refused_also_where_64_bits_would_wrap);

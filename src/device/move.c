@@ -11,12 +11,14 @@
 
 #include <string.h>
 
-static void move_run(uint8_t *pool, bool store, uint8_t *payload, uint64_t bytes)
+static void move_run(const struct pool_row *row, uint8_t *pool, bool store, uint8_t *payload, uint64_t bytes)
 {
-	if (store)
+	if (store) {
 		memcpy(payload, pool, bytes);
-	else
-		memcpy(pool, payload, bytes);
+		return;
+	}
+	region_enter(row->region, pool, bytes);
+	memcpy(pool, payload, bytes);
 }
 
 /* @bytes of the blocks from @id on, @skip bytes into the first: one block, or neighbours if dense. */
@@ -26,14 +28,14 @@ static void move_blocks(const struct pool_row *row, bool store, uint8_t *payload
 	uint8_t *block = row->base + id * row->block_stride;
 
 	if (row->runs == 1) {
-		move_run(block + skip, store, payload, bytes);
+		move_run(row, block + skip, store, payload, bytes);
 		return;
 	}
 	uint64_t run = skip / row->run_bytes, in = skip % row->run_bytes;
 	while (bytes) {
 		const uint64_t n = bytes < row->run_bytes - in ? bytes : row->run_bytes - in;
 
-		move_run(block + run * row->run_stride + in, store, payload, n);
+		move_run(row, block + run * row->run_stride + in, store, payload, n);
 		payload += n;
 		bytes -= n;
 		run++;

@@ -218,6 +218,16 @@ static int map_ranges(struct device_region *region, const struct range *ranges, 
 	return 0;
 }
 
+void region_enter_window(struct device_region *region, uint64_t window)
+{
+	const uint64_t at = window << REGION_WINDOW_BITS;
+	const uint64_t left = region->bytes - at, whole = 1ull << REGION_WINDOW_BITS;
+
+	/* As if it were read: of what is there that enters 16 pages at once, and they are writable too. */
+	madvise(region->base + at, left < whole ? left : whole, MADV_POPULATE_READ);
+	atomic_fetch_or_explicit(&region->entered[window / 64], 1ull << window % 64, memory_order_relaxed);
+}
+
 int region_open(const struct region_rules *rules, const struct message_region_add *message, const int *fds,
 		char *why, struct device_region **ret)
 {
@@ -236,7 +246,11 @@ int region_open(const struct region_rules *rules, const struct message_region_ad
 	region = calloc(1, sizeof(*region));
 	if (!region)
 		return refuse(why, -ENOMEM, "could not register region: the broker is out of memory; try again");
-	r = reserve(region, bytes, align, why);
+	region->entered = calloc((bytes >> REGION_WINDOW_BITS) / 64 + 1, sizeof(region->entered[0]));
+	if (!region->entered)
+		r = refuse(why, -ENOMEM, "could not register region: the broker is out of memory; try again");
+	if (r == 0)
+		r = reserve(region, bytes, align, why);
 	if (r == 0)
 		r = map_ranges(region, ranges, message->n_fds, why);
 	if (r < 0) {
@@ -257,5 +271,6 @@ void region_close(struct device_region *region)
 			guard_remove(region->base + region->range_at[i]);
 	if (region->base)
 		munmap(region->base, region->reserved_bytes);
+	free(region->entered);
 	free(region);
 }

@@ -22,7 +22,10 @@ struct device_region {
 	bool guarded[MESSAGE_FDS_MAX];
 	uint32_t pools;			/* that look at it; the control thread's */
 	_Atomic uint32_t faulted;	/* a guarded range of it is gone */
+	_Atomic uint64_t *entered;	/* a bit for each window: its pages are in our page tables */
 };
+
+#define REGION_WINDOW_BITS	18u	/* windows of 256 KiB */
 
 /** struct region_rules - what may not be registered. */
 struct region_rules {
@@ -35,5 +38,22 @@ struct region_rules {
 int region_open(const struct region_rules *rules, const struct message_region_add *message, const int *fds,
 		char *why, struct device_region **ret);
 void region_close(struct device_region *region);	/* NULL is fine */
+
+void region_enter_window(struct device_region *region, uint64_t window);
+/*
+ * [@at, @at + @bytes) is about to be written: enter its pages into our page tables, windows at a time, unless
+ * that has been done. Each fault of a write enters one page, which takes six times as long as copying it. Any
+ * thread; memory that is gone is left to the guard.
+ */
+static inline void region_enter(struct device_region *region, const uint8_t *at, uint64_t bytes)
+{
+	const uint64_t first = (uint64_t)(at - region->base) >> REGION_WINDOW_BITS;
+	const uint64_t last = (uint64_t)(at - region->base + bytes - 1) >> REGION_WINDOW_BITS;
+
+	for (uint64_t i = first; i <= last; i++) {
+		if (!(atomic_load_explicit(&region->entered[i / 64], memory_order_relaxed) & 1ull << i % 64))
+			region_enter_window(region, i);
+	}
+}
 
 #endif
