@@ -250,12 +250,43 @@ START_TEST(what_is_printed_says_the_same_when_it_is_read)
 }
 END_TEST
 
+START_TEST(there_are_records_for_an_arena_full_of_small_objects)
+{
+	uint32_t entries, records;
+
+	ck_assert_int_eq(read_text("[tier t]\npath=/tmp\nsize=1G\n"), 0);
+	ck_assert_int_eq(config_finish(&config, why), 0);
+	config_index(&config, 4ull << 30, &entries, &records);
+	ck_assert_uint_eq(entries, (5ull << 30) / 65536);
+	ck_assert_uint_eq(records, (4ull << 30) / 16384 + (1ull << 30) / 65536);
+	/* What is said goes before that; few chunks have few objects. */
+	ck_assert_int_eq(read_text("[arena]\nentries=10000\n[tier t]\npath=/tmp\nsize=1G\n"), 0);
+	ck_assert_int_eq(config_finish(&config, why), 0);
+	config_index(&config, 4ull << 30, &entries, &records);
+	ck_assert_uint_eq(entries, 10000);
+	ck_assert_uint_eq(records, 40000);
+	ck_assert_int_eq(read_text("[arena]\nentries=10000\nrecords=12345\n"), 0);
+	ck_assert_int_eq(config_finish(&config, why), 0);
+	config_index(&config, 4ull << 30, &entries, &records);
+	ck_assert_uint_eq(records, 12345);
+	/* As many as numbers reach, and never too few to begin with. */
+	ck_assert_int_eq(read_text("[broker]\nname=/stoker\n"), 0);
+	config_index(&config, 1ull << 62, &entries, &records);
+	ck_assert_uint_eq(entries, UINT32_MAX / 2);
+	ck_assert_uint_eq(records, UINT32_MAX / 2);
+	config_index(&config, 1 << 20, &entries, &records);
+	ck_assert_uint_ge(entries, 4096);
+	ck_assert_uint_ge(records, entries);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("broker-config");
 	TCase *tests = tcase_create("config");
 
 	tcase_add_test(tests, without_a_word_there_is_one_tenant_the_brokers_own_uid);
+	tcase_add_test(tests, there_are_records_for_an_arena_full_of_small_objects);
 	tcase_add_test(tests, a_file_sets_values_of_every_type);
 	tcase_add_test(tests, a_bad_value_is_told_with_file_line_key_and_what_is_allowed);
 	tcase_add_test(tests, what_is_not_known_is_told_with_what_is);

@@ -26,8 +26,6 @@
 #include "src/common/size.h"
 #include "src/engine/engine.h"
 
-#define ENTRY_BYTES	65536u	/* of arena and tiers, that make one entry of the index */
-#define ENTRIES_MIN	4096u
 #define PIECE_BYTES	(1u << 20)
 
 /* ---- sizes ------------------------------------------------------------------------------------- */
@@ -68,24 +66,6 @@ static int arena_size(struct broker *broker, char *why)
 	}
 	broker->arena_bytes = bytes;
 	return 0;
-}
-
-static uint32_t count_of(uint64_t wished, uint64_t otherwise)
-{
-	const uint64_t n = wished ? wished : otherwise;
-
-	return n < ENTRIES_MIN ? ENTRIES_MIN : n > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)n;
-}
-
-static void index_size(struct broker *broker)
-{
-	const struct config *config = &broker->config;
-	uint64_t bytes = broker->arena_bytes;
-
-	for (uint32_t i = 0; i < config->n_tiers; i++)
-		bytes += config->tiers[i].bytes;
-	broker->entries = count_of(config->arena.entries, bytes / ENTRY_BYTES);
-	broker->records = count_of(config->arena.records, broker->entries);
 }
 
 static struct engine_config engine_config(const struct broker *broker)
@@ -202,7 +182,7 @@ static int come_up(struct broker *broker, char *why)
 		r = arena_size(broker, why);
 	if (r < 0)
 		return r;
-	index_size(broker);
+	config_index(&broker->config, broker->arena_bytes, &broker->entries, &broker->records);
 	r = locks_open(config->runtime_directory, config->name, why, &broker->locks);
 	if (r == 0)
 		r = state_open(config->state_directory, why);
@@ -230,6 +210,19 @@ static void say_ready(const struct broker *broker)
 	if (broker->options->ready_fd >= 0 && write(broker->options->ready_fd, line, (size_t)n) != n)
 		log_warning("\"ready\" could not be said on standard output: %m");
 	notify_ready();
+}
+
+/* The index's memory is taken as it fills, the table's with the arena. */
+static void say_sizes(const struct broker *broker)
+{
+	const struct engine_config engine = engine_config(broker);
+	char arena[16], index[16], table[16];
+
+	log_info("broker %s: arena of %s, socket %s", broker->config.broker.name, size_text(broker->arena_bytes, arena),
+		 broker->socket);
+	log_info("the index is for %u chunks and %u objects: up to %s of memory, and %s for the arena's table",
+		 broker->entries, broker->records, size_text(engine_bytes(&engine), index),
+		 size_text((uint64_t)broker->records * sizeof(struct arena_entry), table));
 }
 
 /* ---- arena, device, tiers ---------------------------------------------------------------------- */
@@ -481,7 +474,6 @@ enum broker_exit broker_run(const struct broker_options *options)
 {
 	struct broker *broker = broker_new(options);
 	char why[BROKER_WHY] = "";
-	char size[16];
 	int r;
 
 	if (!broker)
@@ -494,8 +486,7 @@ enum broker_exit broker_run(const struct broker_options *options)
 		broker->exit = exit_of(r);
 	} else {
 		say_ready(broker);
-		log_info("broker %s: arena of %s, index of %u chunks, socket %s", broker->config.broker.name,
-			 size_text(broker->arena_bytes, size), broker->entries, broker->socket);
+		say_sizes(broker);
 		control_run(broker);
 	}
 	go_down(broker);

@@ -263,6 +263,29 @@ int config_finish(struct config *config, char *why)
 	return 0;
 }
 
+#define ENTRY_BYTES	65536u	/* of arena and tiers, that make one entry of the index */
+#define RECORDS_EACH	4u	/* of an entry's worth of arena */
+#define ENTRIES_MIN	4096u
+
+static uint32_t count_of(uint64_t n)
+{
+	return n < ENTRIES_MIN ? ENTRIES_MIN : n > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)n;
+}
+
+void config_index(const struct config *config, uint64_t arena_bytes, uint32_t *entries, uint32_t *records)
+{
+	uint64_t bytes = arena_bytes, in_arena = arena_bytes / ENTRY_BYTES;
+
+	for (uint32_t i = 0; i < config->n_tiers; i++)
+		bytes += config->tiers[i].bytes;
+	*entries = count_of(config->arena.entries ? config->arena.entries : bytes / ENTRY_BYTES);
+	/* Chunks that were said to be few are meant to be few in every way. */
+	if (in_arena > *entries)
+		in_arena = *entries;
+	*records = count_of(config->arena.records ? config->arena.records :
+			    *entries + (RECORDS_EACH - 1) * in_arena);
+}
+
 int config_fits_machine(const struct config *config, char *why)
 {
 	const uint64_t memory = config_memory();

@@ -75,6 +75,13 @@ int config_add_tier(struct config *config, const char *argument, char *why);		/*
 /* Work out what was left open (directories, default tenant, sizes of tiers) and check the whole. */
 int config_finish(struct config *config, char *why);
 /* Is there that much memory at all? Not asked for an arena that is never populated. */
+/*
+ * How many chunks (entries) and objects (records) the index of such an arena is for. Unless it is said: a
+ * chunk for each 64K of arena and tiers, and for what the arena can hold an object for each 16K, so that chunks
+ * of several small parts fill the arena before they run out of records. A record costs some 200 bytes of memory:
+ * that is 1.2 % of the arena and 0.3 % of the tiers.
+ */
+void config_index(const struct config *config, uint64_t arena_bytes, uint32_t *entries, uint32_t *records);
 int config_fits_machine(const struct config *config, char *why);
 
 /* The values that differ and need a restart are handed to @each; the others are copied to @config. */

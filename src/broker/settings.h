@@ -29,7 +29,7 @@
 	S(policy,             POLICY, "arc", 0, 0, START, "what is evicted first: lru or arc") \
 	S(refill_permille,    COUNT,  "20", 0, 500, START, "of the arena, kept free by eviction in the background; 0: evict only when room is needed") \
 	S(entries,            COUNT,  "0", 0, 2147483648, START, "chunks that the index can hold; 0: one for each 64K of arena and tiers") \
-	S(records,            COUNT,  "0", 0, 2147483648, START, "objects (parts of chunks) that can be known; 0: as many as entries") \
+	S(records,            COUNT,  "0", 0, 2147483648, START, "objects (parts of chunks) that can be known; 0: one for each 16K of arena and 64K of tiers") \
 	S(held_permille,      COUNT,  "250", 0, 1000, START, "of the arena, that one client may hold mapped") \
 	S(recovered_hold_ms,  COUNT,  "30000", 0, 3600000, START, "how long objects that were in use at a crash are kept")
 
