@@ -134,7 +134,7 @@ void bulk_store(struct sim *sim, uint32_t client)
 	slot->request.line.store.flags = STOKER_STORE_TOKENS;
 	for (uint32_t c = 0; c < slot->n && !slot->lies; c++)
 		for (uint32_t part = 0; part < sim->models[model].config.n_parts; part++)
-			sim->models[model].may[slot->keys[c]][part] = slot->epoch + 1;
+			sim->models[model].may[slot->keys[c]][part] |= sim_epoch_bit(slot->epoch);
 	client_ask(sim, client, slot);
 }
 

@@ -81,7 +81,8 @@ void chain_wide(struct sim *sim, uint32_t client)
 		return;
 	slot = client_begin(sim, client, SIM_SLOTS - 1, STOKER_OP_LOOKUP, client_model(sim, client));
 	slot->wide = true;
-	slot->n = 25 + sim_below(&sim->random, SIM_KEYS - 25);
+	slot->n = sim_chance(&sim->random, 500) ? SIM_KEYS - sim_below(&sim->random, 64) :
+						  25 + sim_below(&sim->random, SIM_KEYS - 25);
 	slot->keys[0] = sim_below(&sim->random, SIM_KEYS);
 	keys = (struct stoker_wire_key *)slot->input;
 	for (uint32_t i = 0; i < slot->n; i++)

@@ -169,14 +169,26 @@ void client_put_keys(const struct sim *sim, struct sim_slot *slot, uint32_t firs
 
 /* ---- what they ask ------------------------------------------------------------------------------ */
 
+/*
+ * What one asks for others often ask for too, with another priority; what went is stored anew; and the rest of a
+ * chunk comes while its first parts are being written.
+ */
+static uint32_t some_key(struct sim *sim)
+{
+	const struct sim_pending *p = &sim->pending[sim->n_pending ? sim_below(&sim->random, sim->n_pending) : 0];
+
+	if (sim->n_pending && p->kind == SIM_WRITE && p->io.tier == sim->slow_tier && sim_chance(&sim->random, 300))
+		return (uint32_t)p->io.object.key.word[0] - 1;
+	return sim_chance(&sim->random, 300) ? (uint32_t)(sim_mix(sim->step / 64) % SIM_KEYS) :
+					       sim_below(&sim->random, SIM_KEYS);
+}
+
 static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 {
 	struct sim_slot *slot = client_begin(sim, number, s, STOKER_OP_LOOKUP, client_model(sim, number));
 	uint32_t flags = STOKER_F_PREFETCH | STOKER_F_PARTIAL;
 
-	/* What one asks for others often ask for too, with another priority. */
-	slot->n = client_chain(sim, sim_chance(&sim->random, 300) ? (uint32_t)(sim_mix(sim->step / 64) % SIM_KEYS) :
-			       sim_below(&sim->random, SIM_KEYS), slot->keys);
+	slot->n = client_chain(sim, some_key(sim), slot->keys);
 	if (sim_chance(&sim->random, 100))
 		flags = STOKER_F_PROBE;
 	else if (sim_chance(&sim->random, 100))
@@ -216,8 +228,9 @@ static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
 	const uint32_t model = client_model(sim, number);
 	struct sim_slot *slot = client_begin(sim, number, s, STOKER_OP_STORE, model);
 	const struct engine_model_config *config = &sim->models[model].config;
-	const uint32_t only = sim_chance(&sim->random, 250) ? sim_below(&sim->random, config->n_parts) : ENGINE_NONE;
-	uint32_t all[SIM_DEPTH], n = client_chain(sim, sim_below(&sim->random, SIM_KEYS), all), from = 0;
+	const uint32_t only = sim_chance(&sim->random, sim->shifting ? 700 : 250) ? sim_below(&sim->random, config->n_parts)
+									 : ENGINE_NONE;
+	uint32_t all[SIM_DEPTH], n = client_chain(sim, some_key(sim), all), from = 0;
 	struct sim_writer w = { 0 };
 	uint32_t *tokens;
 
@@ -269,7 +282,7 @@ enough:
 	for (uint32_t c = 0; c < slot->n && !slot->lies; c++)
 		for (uint32_t part = 0; part < config->n_parts; part++)
 			if (slot->asked >> part & 1)
-				sim->models[model].may[slot->keys[c]][part] = slot->epoch + 1;
+				sim->models[model].may[slot->keys[c]][part] |= sim_epoch_bit(slot->epoch);
 	client_ask(sim, number, slot);
 }
 
@@ -343,6 +356,46 @@ static uint32_t model_layers(const struct sim *sim, uint32_t model)
 	return layers;
 }
 
+/* Some neighbouring chunks of one part, now and then one that the lease has not before them. */
+static void retrieve_part(struct sim *sim, uint32_t number, struct sim_slot *slot, const struct sim_lease *lease,
+			  uint32_t part, struct sim_writer *w)
+{
+	const uint32_t blocks = sim->models[lease->model].config.parts[part].blocks;
+	struct sim_pool *pool = &sim->clients[number].pools[lease->model * SIM_PARTS + part];
+	uint32_t first = 0, end;
+
+	while (first < lease->n && !leased(sim, lease, part, first))
+		first++;
+	if (first == lease->n || sim_chance(&sim->random, 100))
+		return;
+	if (first > 0 && sim_chance(&sim->random, 100))
+		first--;
+	else
+		first += sim_below(&sim->random, lease->n - first);
+	slot->part_pool[part] = lease->model * SIM_PARTS + part;
+	for (end = first; end < lease->n && (end == first || leased(sim, lease, part, end)); end++)
+		if (!request_take_blocks(sim, number, slot, part, end, blocks)) {
+			request_untake(sim, number, slot, part, end);
+			break;
+		}
+	if (end == first) {
+		slot->part_pool[part] = ENGINE_NONE;
+		return;
+	}
+	for (uint32_t c = first; c < end; c++)	/* a block that the engine already has is left alone */
+		if (blocks > 1 && sim_chance(&sim->random, 50)) {
+			pool->busy[slot->blocks[part][c][0]] = false;
+			slot->blocks[part][c][0] = STOKER_NO_BLOCK;
+		}
+	if (!leased(sim, lease, part, first)) {
+		slot->loose |= 1u << first;
+		slot->outside |= (uint32_t)is_outside(sim, lease, first) << first;
+	}
+	request_segment(sim, w, slot, part, first, end - first);
+	w->segments[w->n_segments - 1].first += lease->base;
+	slot->lies |= pool->dropped;
+}
+
 static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 {
 	struct sim_lease *lease = client_lease(sim);
@@ -361,41 +414,8 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 	slot->lease = *lease;
 	slot->n = lease->n;
 	slot->epoch = lease->epoch;
-	for (uint32_t part = 0; part < sim->models[lease->model].config.n_parts; part++) {
-		const uint32_t blocks = sim->models[lease->model].config.parts[part].blocks;
-		uint32_t first = 0, end;
-
-		while (first < lease->n && !leased(sim, lease, part, first))
-			first++;
-		if (first == lease->n || sim_chance(&sim->random, 100))
-			continue;
-		if (first > 0 && sim_chance(&sim->random, 100))
-			first--;
-		else
-			first += sim_below(&sim->random, lease->n - first);
-		if (!leased(sim, lease, part, first)) {		/* asked for all the same */
-			slot->loose |= 1u << first;
-			slot->outside |= (uint32_t)is_outside(sim, lease, first) << first;
-		}
-		slot->part_pool[part] = lease->model * SIM_PARTS + part;
-		for (end = first; end < lease->n && (end == first || leased(sim, lease, part, end)); end++)
-			if (!request_take_blocks(sim, number, slot, part, end, blocks)) {
-				request_untake(sim, number, slot, part, end);
-				break;
-			}
-		for (uint32_t c = first; c < end; c++)	/* a block that the engine already has is left alone */
-			if (blocks > 1 && sim_chance(&sim->random, 50)) {
-				sim->clients[number].pools[slot->part_pool[part]].busy[slot->blocks[part][c][0]] = false;
-				slot->blocks[part][c][0] = STOKER_NO_BLOCK;
-			}
-		if (end == first) {
-			slot->part_pool[part] = ENGINE_NONE;
-			continue;
-		}
-		request_segment(sim, &w, slot, part, first, end - first);
-		w.segments[w.n_segments - 1].first += lease->base;
-		slot->lies |= sim->clients[number].pools[slot->part_pool[part]].dropped;
-	}
+	for (uint32_t part = 0; part < sim->models[lease->model].config.n_parts; part++)
+		retrieve_part(sim, number, slot, lease, part, &w);
 	if (w.n_segments == 0)
 		return;
 	request_write(slot, &w, 0);
@@ -568,7 +588,7 @@ void client_act(struct sim *sim, uint32_t number)
 		chain_wide(sim, number);
 	} else if (what < 142) {
 		bulk_store(sim, number);
-	} else if (what < 150) {
+	} else if (what < 160) {
 		bulk_retrieve(sim, number);
 	} else if (client->slots[s].state != SIM_FREE) {
 		return;

@@ -1,12 +1,13 @@
 /*
  * What cannot be seen from outside: whose turn it is. The linker leads the engine's calls of job_step(),
- * load_issue() and tier_raise() through here (--wrap), and each job that is served is compared with those
- * that wait:
+ * load_issue(), tier_raise() and entry_leave_arena() through here (--wrap). Each job that is served is compared
+ * with those that wait:
  * - none of its class waits with a more urgent priority;
  * - of its class and priority, no client waits that was passed over by the same other one before;
  * - no class of jobs is passed over by more than a round or two of the others;
  * - a turn serves a bounded number, and one that leaves some over says so.
- * Reads begin in the order of their priorities, which are those of the most urgent lookups that wait for them.
+ * Reads begin in the order of their priorities, which are those of the most urgent lookups that wait for them. And
+ * what is evicted for room is on a tier, or no tier will have it.
  */
 #include "src/engine/internal.h"
 #include "tests/simulation/sim.h"
@@ -27,6 +28,8 @@ void __real_tier_raise(struct engine *e, uint32_t record, uint32_t priority);
 void __wrap_job_step(struct engine *e, struct job *job);
 void __wrap_load_issue(struct engine *e, struct job *job, uint32_t bit);
 void __wrap_tier_raise(struct engine *e, uint32_t record, uint32_t priority);
+uint64_t __real_entry_leave_arena(struct engine *e, uint32_t entry, bool ghost);
+uint64_t __wrap_entry_leave_arena(struct engine *e, uint32_t entry, bool ghost);
 
 void inside_make(struct sim *sim)
 {
@@ -156,4 +159,35 @@ void inside_read(struct sim *sim, const struct engine_io *io)
 		if (e->jobs[job - 1].priority < io->priority && needs(&e->jobs[job - 1], io->object.part))
 			sim_fail(sim, "a read of priority %u begins, and a lookup of priority %u waits for it", io->priority,
 				 e->jobs[job - 1].priority);
+}
+
+/* ---- evictions ------------------------------------------------------------------------------------- */
+
+/* Make-room takes a chunk out of the arena: what is to reach a tier, and still can, must have reached it. */
+static void leaves(struct sim *sim, uint32_t number)
+{
+	struct engine *e = sim->engine;
+	const struct record *record = record_of(e, number);
+	const bool lost = record->flags & RECORD_LOST, on_disk = record->disk_place != NONE;
+
+	if (record->place == NONE || record->state != RECORD_READY || entry_is_stale(e, entry_of(e, record->entry)))
+		return;
+	if (!tier_can_write(e)) {
+		if (!on_disk && sim->config.n_tiers > 0)
+			sim_reach(sim, sim->config.write_back ? SIM_REACH_LEAVES_DOWN : SIM_REACH_LEAVES_OFF);
+		return;
+	}
+	if (record->flags & RECORD_DIRTY)
+		sim_fail(sim, "record %u is evicted, but a tier is still to have it", number);
+	if (lost && !on_disk)
+		sim_reach(sim, SIM_REACH_LEAVES_LOST);
+	if (record->flags & RECORD_COMMITTED && !lost && !on_disk && !memory_was_written(sim, number))
+		sim_fail(sim, "record %u is evicted, and no tier ever had it", number);
+}
+
+uint64_t __wrap_entry_leave_arena(struct engine *e, uint32_t entry, bool ghost)
+{
+	for (uint32_t r = entry_of(e, entry)->records; r != NONE; r = record_of(e, r)->next)
+		leaves(e->ports.shell, r);
+	return __real_entry_leave_arena(e, entry, ghost);
 }

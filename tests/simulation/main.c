@@ -4,7 +4,8 @@
  *	sim --seed N --steps N		one world
  *	sim --seconds N [--seed N]	worlds one after the other, from that seed on (default: the clock's)
  *	sim --worlds N [--seed N]	as many of them
- *	sim --cover ...			all corners (SIM_REACHES) must have been reached: exit 1 if not
+ *	sim --cover ...			all corners (SIM_REACHES) must be reached, in eight times as many worlds at
+ *					most: exit 1 if one is not
  *	sim --twice ...			each world twice: both runs must be the same, bit for bit
  *	sim --plant BUG ...		a bug that must be found: exit 0 if it was, 1 if not
  */
@@ -124,6 +125,10 @@ static void step(struct sim *sim)
 		bulk_rush(sim);
 	if (!sim->roomy && sim_below(&sim->random, 8000) == 0)
 		world_crash(sim, sim_chance(&sim->random, 300));
+	if (sim->shifting && sim_below(&sim->random, 100) == 0)
+		world_break_tier(sim);
+	if (sim->step == sim->crash_at || (sim->shifting && sim_below(&sim->random, 1000) == 0))
+		world_crash(sim, false);
 	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0 && sim->step >= sim->clock_from; turns--)
 		sim_turn(sim);
 	if (sim->step % 512 == 0 && (broken = engine_audit(sim->engine)) != NULL)
@@ -167,17 +172,22 @@ static int hunt(uint64_t seed, uint64_t steps, const char *plant)
 	return 1;
 }
 
+static bool all_reached(const uint64_t reached[SIM_REACH_END])
+{
+	for (int i = 0; i < SIM_REACH_END; i++)
+		if (reached[i] == 0)
+			return false;
+	return true;
+}
+
 /* How often each corner was reached; false if one was not. */
 static bool cover(const uint64_t reached[SIM_REACH_END])
 {
 	static const char *const corners[] = { SIM_REACHES(SIM_AS_TEXT) };
-	bool all = true;
 
-	for (int i = 0; i < SIM_REACH_END; i++) {
+	for (int i = 0; i < SIM_REACH_END; i++)
 		printf("%12llu  %s%s\n", (unsigned long long)reached[i], corners[i], reached[i] ? "" : "   <- never");
-		all &= reached[i] > 0;
-	}
-	return all;
+	return all_reached(reached);
 }
 
 static uint64_t number(const char *option, const char *text)
@@ -241,7 +251,8 @@ int main(int argc, char **argv)
 			reached[i] += run.reached[i];
 		worlds++;
 		seed++;
-	} while (worlds < wanted || (seconds && time(NULL) < end));
+	} while (worlds < wanted || (covers && worlds < 8 * wanted && !all_reached(reached)) ||
+		 (seconds && time(NULL) < end));
 	printf("%llu worlds of %llu steps, last seed %llu: %llu lookups, %llu chunks hit, %llu stored, "
 	       "%llu retrieved, %llu crashes, %llu reads corrupted, %llu clients dead, %llu resets, "
 	       "%llu models forgotten\n",

@@ -126,6 +126,18 @@ static bool overlap(const struct engine_place *a, const struct engine_place *b)
 	return a->unit < b->unit + b->bytes / SIM_UNIT && b->unit < a->unit + a->bytes / SIM_UNIT;
 }
 
+static bool is_of_chunk(const struct sim_table_entry *entry, const struct engine_object *object, uint32_t model)
+{
+	return entry->used && entry->model == model && entry->object.epoch == object->epoch &&
+	       memcmp(&entry->object.key, &object->key, sizeof(object->key)) == 0;
+}
+
+static bool is_object(const struct sim_table_entry *entry, const struct engine_object *object, uint32_t model)
+{
+	return is_of_chunk(entry, object, model) && entry->object.part == object->part &&
+	       entry->object.sequence == object->sequence;
+}
+
 void memory_commit(void *shell, uint32_t record, const struct engine_place *place,
 		   const struct engine_object *object)
 {
@@ -144,6 +156,15 @@ void memory_commit(void *shell, uint32_t record, const struct engine_place *plac
 				 place->unit, r);
 	sim->table[record] = (struct sim_table_entry){ .used = true, .place = *place, .object = *object,
 						       .model = model_stable(sim, object->model) };
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+		for (uint32_t u = 0; u < sim->tiers[t].units && !sim->table[record].written; u++)
+			sim->table[record].written = is_object(&sim->tiers[t].slabs[u], object, sim->table[record].model);
+}
+
+/* Has a tier had it at any time, or is it a life older? */
+bool memory_was_written(const struct sim *sim, uint32_t record)
+{
+	return sim->table[record].written;
 }
 
 void memory_uncommit(void *shell, uint32_t record)
@@ -171,11 +192,35 @@ static void log_change(struct sim_tier *tier, bool add, const struct sim_table_e
 	const uint32_t room = sizeof(tier->log) / sizeof(tier->log[0]);
 
 	if (tier->log_n == room) {
-		memmove(&tier->log[0], &tier->log[1], sizeof(tier->log) - sizeof(tier->log[0]));
-		tier->log_n--;
+		memcpy(&tier->log[0], &tier->log[room / 2], sizeof(tier->log) / 2);
+		tier->log_n = room / 2;
 	}
 	tier->log[tier->log_n].add = add;
 	tier->log[tier->log_n++].entry = *entry;
+}
+
+/* A tier other than @tier that has a part of the object's chunk, or ENGINE_NONE. */
+uint32_t memory_other_tier(const struct sim *sim, uint32_t tier, const struct engine_object *object)
+{
+	const uint32_t model = model_stable(sim, object->model);
+
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+		for (uint32_t u = 0; u < sim->tiers[t].units && t != tier; u++)
+			if (is_of_chunk(&sim->tiers[t].slabs[u], object, model))
+				return t;
+	return ENGINE_NONE;
+}
+
+/* Numbers that stores of the lives before were given. */
+void memory_see_sequences(struct sim *sim)
+{
+	for (uint32_t r = 0; r < sim->config.records; r++)
+		if (sim->table[r].used && sim->table[r].object.sequence > sim->sequence)
+			sim->sequence = sim->table[r].object.sequence;
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+		for (uint32_t u = 0; u < sim->tiers[t].units; u++)
+			if (sim->tiers[t].slabs[u].used && sim->tiers[t].slabs[u].object.sequence > sim->sequence)
+				sim->sequence = sim->tiers[t].slabs[u].object.sequence;
 }
 
 void memory_slab_add(void *shell, const struct engine_place *disk, const struct engine_object *object)
@@ -188,9 +233,14 @@ void memory_slab_add(void *shell, const struct engine_place *disk, const struct 
 		if (tier->slabs[u].used && overlap(&tier->slabs[u].place, disk))
 			sim_fail(sim, "slab table of tier %u: unit %u is added over the live unit %u",
 				 disk->tier, disk->unit, u);
+	if (memory_other_tier(sim, disk->tier, object) != ENGINE_NONE)
+		sim_fail(sim, "parts of a chunk are on tiers %u and %u", memory_other_tier(sim, disk->tier, object),
+			 disk->tier);
 	tier->slabs[disk->unit] = (struct sim_table_entry){ .used = true, .place = *disk, .object = *object,
 							    .model = model_stable(sim, object->model) };
 	log_change(tier, true, &tier->slabs[disk->unit]);
+	for (uint32_t r = 0; r < sim->config.records; r++)
+		sim->table[r].written |= is_object(&sim->table[r], object, tier->slabs[disk->unit].model);
 }
 
 void memory_slab_remove(void *shell, const struct engine_place *disk, const struct engine_object *object)

@@ -28,7 +28,7 @@ static uint32_t part_groups(const struct sim *sim, uint32_t model, uint32_t part
 
 /* Is length @n usable, by a table of what exists? The definition, word by word. */
 static bool usable(const struct sim *sim, const struct sim_slot *slot,
-		   const uint32_t table[SIM_KEYS][SIM_PARTS], uint32_t n)
+		   const uint64_t table[SIM_KEYS][SIM_PARTS], uint32_t n)
 {
 	const struct engine_model_config *config = &sim->models[slot->model].config;
 	const uint32_t groups = slot->request.line.lookup.groups ? slot->request.line.lookup.groups : 0xff;
@@ -44,7 +44,7 @@ static bool usable(const struct sim *sim, const struct sim_slot *slot,
 		else
 			first = slot->request.line.lookup.have;
 		for (uint32_t i = first; i < n; i++)
-			if (i < slot->junk || table[slot->keys[i - slot->junk]][part] != slot->epoch + 1)
+			if (i < slot->junk || !(table[slot->keys[i - slot->junk]][part] & sim_epoch_bit(slot->epoch)))
 				return false;
 	}
 	return true;
@@ -57,7 +57,7 @@ static bool exists(const struct sim *sim, const struct sim_slot *slot, uint32_t 
 
 	for (uint32_t part = 0; part < config->n_parts; part++)
 		if ((groups & part_groups(sim, slot->model, part)) &&
-		    sim->models[slot->model].may[key][part] != slot->epoch + 1)
+		    !(sim->models[slot->model].may[key][part] & sim_epoch_bit(slot->epoch)))
 			return false;
 	return true;
 }
@@ -386,7 +386,7 @@ static void store_done(struct sim *sim, struct sim_slot *slot, const struct engi
 			continue;
 		for (uint32_t part = 0; part < model->config.n_parts; part++)
 			if (slot->asked >> part & 1)
-				model->must[slot->keys[c]][part] = slot->epoch + 1;
+				model->must[slot->keys[c]][part] |= sim_epoch_bit(slot->epoch);
 	}
 	if (stored != answer->n)
 		sim_fail(sim, "a store says %u chunks, and %u of them in its bytes", answer->n, stored);

@@ -245,7 +245,7 @@ static void port_control(void *shell, engine_token token, enum stoker_status sta
 	if (token >> 16 == 0 || token >> 16 > sim->tokens_given)
 		sim_fail(sim, "answer to token %llu, which was never given", (unsigned long long)token);
 	sim->tokens_answered++;
-	world_answered(sim, token, status);
+	world_answered(sim, token, status, value);
 }
 
 const struct engine_ports sim_ports = {
@@ -321,6 +321,8 @@ static void finish_write(struct sim *sim, const struct sim_pending *p)
 	memory_drop_arena(sim, io->arena.unit, SIM_UNIT, true);
 	memory_drop_arena(sim, io->arena.unit + 1, io->arena.bytes - SIM_UNIT, false);
 	memory_drop_tier(sim, io->tier, io->disk.unit, io->disk.bytes, true);
+	if (result == ENGINE_OK && memory_other_tier(sim, io->tier, &io->object) != ENGINE_NONE)
+		sim_reach(sim, SIM_REACH_SECOND_TIER);
 	clock_maybe(sim);
 	engine_io_done(sim->engine, io->io, result);
 }
@@ -338,6 +340,9 @@ static void finish_seal(struct sim *sim, const struct sim_pending *p)
 		.tokens = check->object.tokens,
 	};
 
+	if (sim->serving && check->object.sequence <= sim->sequence)
+		sim_fail(sim, "a store is number %llu, but the tables had %llu already",
+			 (unsigned long long)check->object.sequence, (unsigned long long)sim->sequence);
 	header.checksum = memory_payload_sum(image, header.payload_bytes);
 	if (sim_chance(&sim->random, sim->fault_permille / 8))
 		result = ENGINE_FAILED;
@@ -463,10 +468,19 @@ static void progress_copy(struct sim *sim, uint32_t at)
 		finish_copy(sim, at);
 }
 
+static void epoch_lands(struct sim *sim, const struct sim_pending *p)
+{
+	if (p->epoch > sim->models[p->model].durable)
+		sim->models[p->model].durable = p->epoch;
+}
+
 static void finish_epoch(struct sim *sim, const struct sim_pending *p)
 {
-	engine_epoch_persisted(sim->engine, sim->models[p->model].number,
-			       !sim_chance(&sim->random, sim->fault_permille));
+	const bool ok = !sim_chance(&sim->random, sim->fault_permille);
+
+	if (ok)
+		epoch_lands(sim, p);
+	engine_epoch_persisted(sim->engine, sim->models[p->model].number, ok);
 }
 
 void ports_progress(struct sim *sim)
@@ -477,6 +491,13 @@ void ports_progress(struct sim *sim)
 	if (sim->n_pending == 0)
 		return;
 	at = sim_below(&sim->random, sim->n_pending);
+	if ((sim->pending[at].kind == SIM_WRITE || sim->pending[at].kind == SIM_READ) &&
+	    sim->pending[at].io.tier == sim->slow_tier && !sim_chance(&sim->random, 50))
+		return;
+	for (uint32_t i = 0; i < sim->n_pending; i++)	/* a model's epochs are made durable in order */
+		if (sim->pending[at].kind == SIM_EPOCH && sim->pending[i].kind == SIM_EPOCH &&
+		    sim->pending[i].model == sim->pending[at].model && sim->pending[i].epoch < sim->pending[at].epoch)
+			at = i;
 	if (sim->pending[at].kind == SIM_COPY) {
 		progress_copy(sim, at);
 		return;
@@ -522,6 +543,10 @@ void ports_crash(struct sim *sim)
 		const struct sim_pending *p = &sim->pending[i];
 		uint64_t bytes = p->io.arena.bytes;
 
+		if (p->kind == SIM_EPOCH && sim_chance(&sim->random, 300)) {
+			sim_reach(sim, SIM_REACH_EPOCH_KEPT);
+			epoch_lands(sim, p);
+		}
 		if (p->kind != SIM_READ && p->kind != SIM_WRITE)
 			continue;
 		bytes = sim_below(&sim->random, 3) * bytes / 2;

@@ -91,6 +91,13 @@ static inline bool sim_chance(struct sim_random *random, uint32_t permille)
 	R(BULK_RETRIEVE, "a retrieve of more than 1,024 objects went well") \
 	R(URGENT_READ,	"a read began before others that are less urgent") \
 	R(RAISED,	"a queued read became more urgent by another lookup") \
+	R(SECOND_TIER,	"a write ended well, but its chunk was on another tier by then") \
+	R(EPOCH_LOST,	"a crash came before a new epoch was durable, and it was lost") \
+	R(EPOCH_KEPT,	"... and it had landed all the same") \
+	R(LEAVES_OFF,	"an object that is on no tier was evicted: write-back is off") \
+	R(LEAVES_DOWN,	"... all tiers are down") \
+	R(LEAVES_LOST,	"... it could not be written") \
+	R(OLD_COPY,	"a tier's table had another version of an object than the arena's") \
 	R(CHAINED,	"a chunk behind thousands of others was retrieved by the lease of a chained lookup") \
 	R(WIDE,		"a chunk was retrieved by a wide lease") \
 	R(OUTSIDE,	"a chunk that the lease has not was asked for, and not given") \
@@ -112,14 +119,16 @@ struct sim_model {
 	struct engine_model_config config;
 	uint32_t number;	/* the engine's; changes with each engine */
 	uint32_t epoch;
+	uint32_t durable;	/* the epoch that a crash leaves; newer ones may be lost, and are never used again */
+	uint32_t newest;	/* of all that were begun */
 	uint32_t resetting;	/* resets that have not been answered; the new epoch holds at once */
 	/* Its end: to be asked for when its tenant's clients are gone; asked for; forgotten. None attaches meanwhile. */
 	enum { SIM_OPEN, SIM_TO_CLOSE, SIM_CLOSING, SIM_CLOSED } life;
 	bool emptied;		/* CLOSING: its objects may be evicted for it */
 	uint64_t group_parts[STOKER_GROUPS_MAX];
-	/* By key: the epoch + 1 in which a part may exist, or must exist (roomy worlds); 0: never stored. */
-	uint32_t may[SIM_KEYS][SIM_PARTS];
-	uint32_t must[SIM_KEYS][SIM_PARTS];
+	/* By key: the epochs (modulo 64) in which a part may exist, or must exist (roomy worlds): a bit each. */
+	uint64_t may[SIM_KEYS][SIM_PARTS];
+	uint64_t must[SIM_KEYS][SIM_PARTS];
 };
 
 struct sim_pool {
@@ -210,6 +219,7 @@ struct sim_pending {
 
 struct sim_table_entry {		/* arena table */
 	bool used, held;
+	bool written;			/* arena: a tier has had it, or a life before this one left it */
 	struct engine_place place;
 	struct engine_object object;
 	uint32_t model;			/* stable number */
@@ -220,7 +230,7 @@ struct sim_tier {
 	uint32_t units;
 	bool up, dead;
 	struct sim_table_entry *slabs;	/* by first unit */
-	struct { bool add; struct sim_table_entry entry; } log[32];	/* the newest changes, for power loss */
+	struct { bool add; struct sim_table_entry entry; } log[256];	/* the newest changes, for power loss */
 	uint32_t log_n;
 	uint16_t *readers;
 	uint8_t *writer;
@@ -237,6 +247,9 @@ struct sim {
 	bool starving;			/* random bits come in drops */
 	bool resurrected;		/* what had been removed from a tier's table came back: quotas may be exceeded */
 	uint64_t clock_from;		/* step: until then the engine has no turn */
+	uint64_t crash_at;		/* step: what was cleared is stored anew by then; 0: never */
+	uint32_t slow_tier;		/* its reads and writes take long; ENGINE_NONE: of none */
+	bool shifting;			/* tiers go down while a slow one writes, chunks come part by part, crashes are many */
 	uint64_t storm_until;		/* step: until then all deadlines are short */
 	uint32_t n_tenants;
 	struct engine_quota quotas[SIM_TENANTS];
@@ -267,6 +280,7 @@ struct sim {
 	struct sim_pending pending[SIM_PENDING];
 	uint32_t n_pending;
 	uint64_t tokens_given, tokens_answered;
+	uint64_t sequence;		/* the greatest that tables had when they were recovered */
 	uint64_t figures[9];		/* for the closing line: see main.c */
 	uint64_t reached[SIM_REACH_END];
 	struct sim_inside *inside;
@@ -296,6 +310,9 @@ void memory_drop_arena(struct sim *sim, uint32_t unit, uint64_t bytes, bool writ
 void memory_hold_tier(struct sim *sim, uint32_t tier, uint32_t unit, uint64_t bytes, bool write);
 void memory_drop_tier(struct sim *sim, uint32_t tier, uint32_t unit, uint64_t bytes, bool write);
 uint64_t memory_payload_sum(const uint8_t *image, uint64_t payload_bytes);
+bool memory_was_written(const struct sim *sim, uint32_t record);
+void memory_see_sequences(struct sim *sim);
+uint32_t memory_other_tier(const struct sim *sim, uint32_t tier, const struct engine_object *object);
 void memory_quiet(struct sim *sim);	/* at a crash: nobody touches anything any more */
 /* Ports: tables. */
 void memory_commit(void *shell, uint32_t record, const struct engine_place *place, const struct engine_object *object);
@@ -316,6 +333,10 @@ bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot);	/* 
 
 void sim_feed_random(struct sim *sim);
 bool sim_turn(struct sim *sim);	/* engine_turn(), by the simulated clock */
+static inline uint64_t sim_epoch_bit(uint32_t epoch)
+{
+	return 1ull << epoch % 64;
+}
 static inline bool sim_is_planted(const struct sim *sim, const char *bug)
 {
 	return sim->plant && strcmp(sim->plant, bug) == 0;
@@ -405,12 +426,13 @@ void world_make(struct sim *sim);
 void world_free(struct sim *sim);
 void world_crash(struct sim *sim, bool power);
 void world_admin(struct sim *sim);
+void world_break_tier(struct sim *sim);		/* one goes down, or none */
 bool world_extent(struct sim *sim);		/* one more extent is populated; false: none is left */
 void world_tier(struct sim *sim);		/* one more tier comes up, if any is left */
 void world_serve(struct sim *sim);		/* the rest of recovery, then serve */
 /* Tokens of control operations: a count, and what is to be done at the answer. */
 enum sim_after { SIM_AFTER_NOTHING, SIM_AFTER_RESET, SIM_AFTER_DROP, SIM_AFTER_CLOSE };
-void world_answered(struct sim *sim, engine_token token, enum stoker_status status);
+void world_answered(struct sim *sim, engine_token token, enum stoker_status status, uint64_t value);
 void world_close_some(struct sim *sim);		/* models whose clients have gone are forgotten */
 bool world_may_attach(struct sim *sim, uint32_t client);	/* opens what was forgotten anew */
 

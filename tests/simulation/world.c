@@ -38,7 +38,7 @@ static void make_model(struct sim *sim, struct sim_model *model)
 	*config = (struct engine_model_config){ .chunk_tokens = 64, .epoch = 1,
 						.tenant = (uint32_t)(model - sim->models) % sim->n_tenants,
 						.n_groups = 1 + sim_below(&sim->random, 3) };
-	model->epoch = 1;
+	model->epoch = model->durable = model->newest = 1;
 	for (uint32_t g = 0; g < config->n_groups; g++) {
 		const uint32_t kind = g == 0 && sim_chance(&sim->random, 800) ? 0 : sim_below(&sim->random, 3);
 		const uint32_t shards = 1 + sim_below(&sim->random, 2);
@@ -111,7 +111,7 @@ static void make_config(struct sim *sim)
 		.leased_chunks = scarce(sim, 4096, 16), .ios = scarce(sim, 64, 8),
 		.extent_bytes = SIM_UNIT * (8 + 4 * sim_below(&sim->random, 7)),
 		.extents = 16 + sim_below(&sim->random, 24),
-		.n_tiers = sim_below(&sim->random, 3),
+		.n_tiers = sim_below(&sim->random, 4),
 		.policy = sim_chance(&sim->random, 500) ? ENGINE_POLICY_LRU : ENGINE_POLICY_ARC,
 		.refill_permille = sim_chance(&sim->random, 500) ? 0 : sim_below(&sim->random, 200),
 		.write_back = !sim_chance(&sim->random, 100),
@@ -121,6 +121,10 @@ static void make_config(struct sim *sim)
 		.seed = sim_draw(&sim->random), .counters = sim->counters,
 	};
 	/* A slab may waste an eighth, and each size of objects begins slabs of its own. */
+	if (sim->shifting)
+		c->n_tiers = 3;
+	sim->slow_tier = c->n_tiers && (sim->shifting || sim_chance(&sim->random, 400)) ?
+		sim_below(&sim->random, c->n_tiers) : ENGINE_NONE;
 	large = sim->roomy ? (uint32_t)(2 * all_bytes(sim) / c->extent_bytes) + 256 : 1;
 	c->extents += large;
 	for (uint32_t t = 0; t < c->n_tiers; t++) {
@@ -151,8 +155,12 @@ static void make_engine(struct sim *sim)
 	memset(sim->memory, 0, sim->memory_bytes);
 	sim->engine = engine_new(&sim->config, &ports, sim->memory);
 	sim->serving = false;
+	sim->sequence = 0;
 	sim->clock_from = sim->step + (sim_chance(&sim->random, 300) ? sim_below(&sim->random, 200) : 0);
 	for (uint32_t m = 0; m < sim->n_models; m++) {
+		if (sim->models[m].durable != sim->models[m].epoch)
+			sim_reach(sim, SIM_REACH_EPOCH_LOST);
+		sim->models[m].epoch = sim->models[m].durable;
 		sim->models[m].resetting = 0;
 		sim->models[m].number = ENGINE_NONE;
 		if (sim->models[m].life != SIM_CLOSED)
@@ -200,6 +208,7 @@ void world_make(struct sim *sim)
 {
 	sim->random.state = sim_mix(sim->seed);
 	sim->roomy = sim->seed % 4 == 0;
+	sim->shifting = sim->seed % 4 == 3;
 	sim->fault_permille = sim->roomy ? 0 : sim->plant ? 150 : sim_below(&sim->random, 60);
 	sim->now_ns = 1000000000ull;
 	sim->counters = aligned_alloc(64, sizeof(*sim->counters));
@@ -308,6 +317,7 @@ static void recover_arena(struct sim *sim)
 		const bool was_held = entry->held || sim_chance(&sim->random, 100);
 
 		entry->held = false;
+		entry->written = true;
 		if (sim_chance(&sim->random, sim->fault_permille))
 			rot(sim, entry);
 		if (engine_recover(sim->engine, r, &entry->place, &entry->object, was_held) == ENGINE_NONE)
@@ -315,6 +325,17 @@ static void recover_arena(struct sim *sim)
 		else if (sim_chance(&sim->random, 20))
 			recover_garbage(sim, entry);
 	}
+}
+
+/* The arena has another version of that object: then the tier's is of the past. */
+static bool is_superseded(const struct sim *sim, const struct sim_table_entry *row)
+{
+	for (uint32_t r = 0; r < sim->config.records; r++)
+		if (sim->table[r].used && sim->table[r].model == row->model && sim->table[r].object.part == row->object.part &&
+		    sim->table[r].object.epoch == row->object.epoch &&
+		    memcmp(&sim->table[r].object.key, &row->object.key, sizeof(row->object.key)) == 0)
+			return sim->table[r].object.sequence != row->object.sequence;
+	return false;
 }
 
 static void recover_tier(struct sim *sim, uint32_t t)
@@ -327,8 +348,14 @@ static void recover_tier(struct sim *sim, uint32_t t)
 		if (!entry->used)
 			continue;
 		entry->object.model = sim->models[entry->model].number;
+		const bool old = is_superseded(sim, entry);
+
+		if (old)
+			sim_reach(sim, SIM_REACH_OLD_COPY);
 		if (engine_recover(sim->engine, ENGINE_NONE, &entry->place, &entry->object, false) == ENGINE_NONE)
 			entry->used = false;
+		else if (old)
+			sim_fail(sim, "tier %u, unit %u: a copy of another version than the arena's is recovered", t, u);
 		else if (sim_chance(&sim->random, 20))
 			recover_garbage(sim, entry);
 	}
@@ -351,6 +378,7 @@ void world_serve(struct sim *sim)
 	sim->turned_ns = sim->now_ns;
 	engine_serve(sim->engine, sim->now_ns);
 	sim->serving = true;
+	memory_see_sequences(sim);
 }
 
 void world_crash(struct sim *sim, bool power)
@@ -458,6 +486,17 @@ static void forgotten(struct sim *sim, uint32_t m)
 	sim->figures[SIM_FIG_FORGOTTEN]++;
 }
 
+/* One that was never begun before, even if that was lost in a crash. */
+static void begin_epoch(struct sim_model *model)
+{
+	model->epoch = ++model->newest;
+	for (uint32_t k = 0; k < SIM_KEYS; k++)
+		for (uint32_t part = 0; part < SIM_PARTS; part++) {
+			model->may[k][part] &= ~sim_epoch_bit(model->epoch);
+			model->must[k][part] &= ~sim_epoch_bit(model->epoch);
+		}
+}
+
 bool world_may_attach(struct sim *sim, uint32_t client)
 {
 	for (uint32_t m = client_tenant(sim, client); m < sim->n_models; m += sim->n_tenants)
@@ -466,7 +505,10 @@ bool world_may_attach(struct sim *sim, uint32_t client)
 	for (uint32_t m = client_tenant(sim, client); m < sim->n_models; m += sim->n_tenants)
 		if (sim->models[m].life == SIM_CLOSED) {
 			/* What a tier's table may still bring back is of the same epoch, or of a dead one. */
-			sim->models[m].epoch += sim_chance(&sim->random, 500);
+			if (sim_chance(&sim->random, 500)) {
+				begin_epoch(&sim->models[m]);
+				sim->models[m].durable = sim->models[m].epoch;
+			}
 			open_model(sim, m);
 		}
 	return true;
@@ -475,12 +517,15 @@ bool world_may_attach(struct sim *sim, uint32_t client)
 /* ---- answers --------------------------------------------------------------------------------------- */
 
 /* The answer has come. */
-void world_answered(struct sim *sim, engine_token given, enum stoker_status status)
+void world_answered(struct sim *sim, engine_token given, enum stoker_status status, uint64_t value)
 {
 	const uint32_t what = given & 0xfff;
 
 	switch ((enum sim_after)(given >> 12 & 15)) {
 	case SIM_AFTER_RESET:
+		if (status == STOKER_STATUS_OK && sim->models[what].durable < value)
+			sim_fail(sim, "a reset to epoch %u is done, and %u is what a crash would leave", (uint32_t)value,
+				 sim->models[what].durable);
 		sim->models[what].resetting--;
 		break;
 	case SIM_AFTER_DROP:
@@ -507,7 +552,9 @@ static void reset(struct sim *sim)
 	if (model->resetting == 4 || model->life == SIM_CLOSING || model->life == SIM_CLOSED)
 		return;		/* a fifth would be refused, and nobody resets what is not open */
 	model->resetting++;
-	model->epoch++;
+	if (sim_chance(&sim->random, 200))
+		sim->crash_at = sim->step + sim_below(&sim->random, 20);
+	begin_epoch(model);
 	sim->figures[SIM_FIG_RESETS]++;
 	engine_reset(sim->engine, model->number, model->epoch, sim_draw(&sim->random), token(sim, SIM_AFTER_RESET, m));
 }
@@ -552,11 +599,22 @@ static void kill_pool(struct sim *sim)
 	engine_pool_dead(sim->engine, c, p);
 }
 
-static void break_tier(struct sim *sim)
+/* Does a slow tier write? Then the end of another one sends what it has not begun elsewhere. */
+static bool is_writing_slowly(const struct sim *sim)
+{
+	for (uint32_t i = 0; i < sim->n_pending; i++)
+		if (sim->pending[i].kind == SIM_WRITE && sim->pending[i].io.tier == sim->slow_tier)
+			return true;
+	return false;
+}
+
+void world_break_tier(struct sim *sim)
 {
 	struct sim_tier *tier = &sim->tiers[sim_below(&sim->random, sim->config.n_tiers)];
 
-	if (tier->dead)
+	if (tier->dead || ((uint32_t)(tier - sim->tiers) == sim->slow_tier && sim_chance(&sim->random, 900)))
+		return;
+	if (sim->shifting && !is_writing_slowly(sim))
 		return;
 	tier->up = false;
 	tier->dead = true;
@@ -574,8 +632,11 @@ void world_admin(struct sim *sim)
 	else if (what < 200)
 		engine_evict(sim->engine, sim_draw(&sim->random) % (sim->config.extent_bytes * 4),
 			     token(sim, SIM_AFTER_NOTHING, 0));
-	else if (what < 230)
+	else if (what < 230) {
 		engine_clear(sim->engine, token(sim, SIM_AFTER_NOTHING, 0));
+		if (sim_chance(&sim->random, 300))
+			sim->crash_at = sim->step + 100 + sim_below(&sim->random, 600);
+	}
 	else if (what < 370)
 		reset(sim);
 	else if (what < 373)
@@ -586,7 +647,7 @@ void world_admin(struct sim *sim)
 	else if (what < 640)
 		kill_pool(sim);
 	else if (what < 660 && sim->config.n_tiers)
-		break_tier(sim);
+		world_break_tier(sim);
 	else if (what < 800)
 		world_tier(sim);
 	else if (what < 830)
