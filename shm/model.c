@@ -290,27 +290,6 @@ int model_part_find(const struct model_layout *layout, uint32_t group, uint32_t 
 	return -1;
 }
 
-void model_layer_range(const struct model_layout *layout, uint32_t part, uint32_t first, uint32_t count,
-		       uint32_t *row, uint32_t *row_end)
-{
-	const struct model_part *p = &layout->parts[part];
-	const uint64_t end = (uint64_t)first + count;	/* a peer names both: the sum is made in 64 bits */
-	uint32_t layer = 0;
-
-	assert(part < layout->n_parts);
-	*row = *row_end = p->first_row;
-	for (uint32_t i = p->first_row; i < p->first_row + p->n_rows; i++) {
-		if (i > p->first_row && layout->rows[i].layer != layout->rows[i - 1].layer)
-			layer++;
-		if (layer < first)
-			*row = i + 1;
-		if (layer < end)
-			*row_end = i + 1;
-	}
-	if (*row_end < *row)
-		*row_end = *row;
-}
-
 void model_digest_with_tenant(const uint8_t digest[MODEL_DIGEST_BYTES], const char *tenant,
 			      uint8_t ret[MODEL_DIGEST_BYTES])
 {

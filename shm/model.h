@@ -85,10 +85,6 @@ void model_layout_free(struct model_layout *layout);	/* NULL is fine */
 /* The part of (group, shard), or -1. */
 int model_part_find(const struct model_layout *layout, uint32_t group, uint32_t shard);
 
-/* The run of layers [first, first + count) of a part: rows [*row, *row_end) and payload bytes. */
-void model_layer_range(const struct model_layout *layout, uint32_t part, uint32_t first, uint32_t count,
-		       uint32_t *row, uint32_t *row_end);
-
 /* SHA-256 of description digest and tenant name: the identity of a model within a broker. */
 void model_digest_with_tenant(const uint8_t digest[MODEL_DIGEST_BYTES], const char *tenant,
 			      uint8_t ret[MODEL_DIGEST_BYTES]);

@@ -51,7 +51,7 @@ START_TEST(many_at_once_all_end_exactly_once)
 			const uint8_t *image = bench.config.arena + (BENCH_IOS - 1 - i) * 32 * 4096;
 
 			ck_assert_int_eq(bench_wait(&bench, i), ENGINE_OK);
-			ck_assert_int_eq(image_verify(image, &objects[i], &identity, NULL), ENGINE_OK);
+			ck_assert_int_eq(verify_whole(image, &objects[i], &identity, NULL), ENGINE_OK);
 		}
 	}
 }

@@ -1,7 +1,7 @@
 /*
  * Images: what a seal writes, and that a verify accepts that and nothing else.
  */
-#include "src/device/image.h"
+#include "tests/image-whole.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,13 +35,13 @@ static struct sealed sealed_of(uint64_t payload_bytes)
 	memset(s.image, 0xa5, ROOM);
 	for (uint64_t i = 0; i < payload_bytes; i++)
 		s.image[MODEL_IMAGE_HEADER + i] = (uint8_t)(i * 7 + i / 251);
-	s.checksum = image_seal(s.image, &s.object, &s.identity);
+	s.checksum = seal_whole(s.image, &s.object, &s.identity);
 	return s;
 }
 
 static enum engine_result verify(const struct sealed *s)
 {
-	return image_verify(s->image, &s->object, &s->identity, NULL);
+	return verify_whole(s->image, &s->object, &s->identity, NULL);
 }
 
 START_TEST(a_seal_returns_the_payloads_checksum_and_is_verified)
@@ -50,7 +50,7 @@ START_TEST(a_seal_returns_the_payloads_checksum_and_is_verified)
 	uint64_t checksum = 0;
 
 	ck_assert_uint_eq(s.checksum, XXH3_64bits(s.image + MODEL_IMAGE_HEADER, lengths[_i]));
-	ck_assert_int_eq(image_verify(s.image, &s.object, &s.identity, &checksum), ENGINE_OK);
+	ck_assert_int_eq(verify_whole(s.image, &s.object, &s.identity, &checksum), ENGINE_OK);
 	ck_assert_uint_eq(checksum, s.checksum);
 	free(s.image);
 }

@@ -70,7 +70,6 @@ static void assert_layout(const struct model_layout *layout)
 	for (uint32_t i = 0; i < layout->n_parts; i++) {
 		const struct model_part *part = &layout->parts[i];
 		unsigned __int128 payload = 0;
-		uint32_t row, row_end;
 
 		expect(part->group < layout->wire.n_groups && layout->group_parts[part->group] >> i & 1);
 		expect(part->first_row == rows && part->n_rows >= 1);
@@ -81,10 +80,6 @@ static void assert_layout(const struct model_layout *layout)
 		}
 		expect(payload == part->payload_bytes && payload <= MODEL_OBJECT_MAX);
 		expect(part->image_bytes >= payload + MODEL_IMAGE_HEADER && part->image_bytes % 4096 == 0);
-		model_layer_range(layout, i, below(1 << 16), (uint32_t)edge(), &row, &row_end);
-		expect(row <= row_end && row >= part->first_row && row_end <= part->first_row + part->n_rows);
-		model_layer_range(layout, i, 0, UINT32_MAX, &row, &row_end);
-		expect(row == part->first_row && row_end == part->first_row + part->n_rows);
 	}
 	expect(rows == layout->wire.n_rows);
 }

@@ -138,39 +138,6 @@ START_TEST(a_part_is_found_by_its_group_and_shard_and_no_other_is)
 }
 END_TEST
 
-START_TEST(a_range_of_layers_is_one_run_of_rows)
-{
-	/* Layers 10, 20, 30 of shard 1 with 1, 3 and 2 planes, behind another part. */
-	static const struct { uint32_t first, count, row, row_end; } ranges[] = {
-		{ 0, 3, 1, 7 }, { 0, 1, 1, 2 }, { 1, 1, 2, 5 }, { 2, 1, 5, 7 }, { 1, 2, 2, 7 }, { 0, 2, 1, 5 },
-		{ 0, 0, 1, 1 }, { 1, 0, 2, 2 }, { 0, 1000, 1, 7 }, { 1, UINT32_MAX, 2, 7 },
-		{ 2, UINT32_MAX, 5, 7 }, { 3, 1, 7, 7 }, { UINT32_MAX, UINT32_MAX, 7, 7 },
-	};
-	struct model_build *build = model_build_new("m", 16);
-	struct model_layout *layout;
-
-	model_build_group(build, MODEL_GROUP_FULL, 0, 16, 1);
-	model_build_row(build, 0, 0, 0, 0, 8);
-	model_build_row(build, 0, 1, 10, 0, 8);
-	model_build_row(build, 0, 1, 20, 0, 8);
-	model_build_row(build, 0, 1, 20, 1, 8);
-	model_build_row(build, 0, 1, 20, 2, 8);
-	model_build_row(build, 0, 1, 30, 0, 8);
-	model_build_row(build, 0, 1, 30, 65535, 8);
-	layout = layout_of(build);
-	ck_assert_uint_eq(layout->parts[1].layers, 3);
-	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-		uint32_t row, row_end;
-
-		model_layer_range(layout, 1, ranges[i].first, ranges[i].count, &row, &row_end);
-		ck_assert_uint_eq(row, ranges[i].row);
-		ck_assert_uint_eq(row_end, ranges[i].row_end);
-	}
-	model_layout_free(layout);
-	free(build);
-}
-END_TEST
-
 START_TEST(the_greatest_description_is_taken)
 {
 	struct model_build *build = model_build_new("", UINT32_MAX);
@@ -444,7 +411,6 @@ static Suite *suite(void)
 	tcase_add_test(valid, a_part_is_made_for_each_group_and_shard_that_has_bytes);
 	tcase_add_test(valid, a_payload_is_layer_major_without_gaps);
 	tcase_add_test(valid, a_part_is_found_by_its_group_and_shard_and_no_other_is);
-	tcase_add_test(valid, a_range_of_layers_is_one_run_of_rows);
 	tcase_add_test(valid, the_greatest_description_is_taken);
 	tcase_add_test(valid, a_state_may_have_blocks_as_it_likes_and_a_window_fewer_than_a_chunk_has);
 	tcase_add_test(refused, a_head_that_breaks_a_rule_is_refused_with_the_reason);

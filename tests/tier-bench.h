@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "src/broker/tier.h"
-#include "src/device/device.h"
+#include "tests/image-whole.h"
 
 #define BENCH_EXTENT	(1u << 20)
 #define BENCH_EXTENTS	8u
@@ -141,7 +141,7 @@ static inline struct engine_object bench_image(struct bench *bench, uint64_t num
 
 	for (uint64_t i = MODEL_IMAGE_HEADER; i < bytes; i += 8)
 		*(uint64_t *)(image + i) = number * 0x9e3779b97f4a7c15u + i;
-	object.checksum = image_seal(image, &object, &identity);
+	object.checksum = seal_whole(image, &object, &identity);
 	return object;
 }
 
@@ -240,7 +240,7 @@ static inline enum engine_result bench_load(struct bench *bench, const struct en
 
 	memset(image, 0xee, bytes);
 	result = bench_move(bench, false, &io);
-	return result == ENGINE_OK ? image_verify(image, object, &identity, &checksum) : result;
+	return result == ENGINE_OK ? verify_whole(image, object, &identity, &checksum) : result;
 }
 
 struct bench_found {

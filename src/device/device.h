@@ -98,19 +98,12 @@ extern const struct device_backend device_host_backend;
 
 /*
  * Images: the header in front of every payload, the same bytes in the arena and on disk, and the
- * checks of it. Run by the host backend's helper threads for the broker (device_check), and by
- * whoever reads an image from elsewhere.
+ * checks of it, which the host backend's helper threads run for the broker (device_check).
  */
 struct image_identity {			/* what the engine's numbers mean outside this boot */
 	uint8_t model_digest[MODEL_DIGEST_BYTES];	/* of description and tenant */
 	uint64_t payload_bytes;
 };
-/* Make the header of the image at @image and return the payload's XXH3-64. */
-uint64_t image_seal(void *image, const struct engine_object *object, const struct image_identity *identity);
-/* Does the header at @image say @object, and its checksum the payload? ENGINE_OK or ENGINE_CORRUPT. */
-enum engine_result image_verify(const void *image, const struct engine_object *object,
-				const struct image_identity *identity, uint64_t *ret_checksum);
-
 /* On disk an image also bears its tier: written in front of a write, looked at after a read. */
 void image_stamp(void *image, const uint8_t tier_uuid[16]);
 bool image_is_of(const void *image, const uint8_t tier_uuid[16]);

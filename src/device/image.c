@@ -118,34 +118,6 @@ bool image_task_step(struct image_task *task, uint64_t bytes)
 	return task_end(task, ENGINE_OK);
 }
 
-uint64_t image_seal(void *image, const struct engine_object *object, const struct image_identity *identity)
-{
-	const uint8_t *payload = (const uint8_t *)image + MODEL_IMAGE_HEADER;
-	const uint64_t checksum = sum_as_stated(XXH3_64bits(payload, identity->payload_bytes));
-
-	clear_rest(image, identity->payload_bytes);
-	header_write(image, object, identity, checksum);
-	return checksum;
-}
-
-enum engine_result image_verify(const void *image, const struct engine_object *object,
-				const struct image_identity *identity, uint64_t *ret_checksum)
-{
-	const struct image_header *header = image;
-	const uint8_t *payload = (const uint8_t *)image + MODEL_IMAGE_HEADER;
-	uint64_t checksum = 0;
-	enum engine_result result = ENGINE_CORRUPT;
-
-	if (header_is_sound(header) && header_says(header, object, identity)) {
-		checksum = sum_as_stated(XXH3_64bits(payload, identity->payload_bytes));
-		if (checksum == header->payload_checksum)
-			result = ENGINE_OK;
-	}
-	if (ret_checksum)
-		*ret_checksum = checksum;
-	return result;
-}
-
 void image_stamp(void *image, const uint8_t tier_uuid[16])
 {
 	struct image_header *header = image;

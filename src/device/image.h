@@ -29,7 +29,7 @@ struct image_header {
 	uint64_t sequence;
 	uint64_t first_token;
 	uint64_t payload_bytes;
-	uint64_t payload_checksum;	/* as image_seal() gives it: XXH3-64, 1 where that is 0 */
+	uint64_t payload_checksum;	/* XXH3-64, 1 where that is 0 */
 	uint32_t epoch;
 	uint32_t tokens;
 	uint16_t group, shard;
