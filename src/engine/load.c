@@ -181,6 +181,21 @@ static enum coming is_coming(struct engine *e, uint32_t entry, uint64_t missing)
 	return coming;
 }
 
+/*
+ * Wait for what is missing. It may be another lookup that asked for it, less urgently, after a verification that
+ * this one had asked for came to nothing.
+ */
+static void wait_for(struct engine *e, struct job *job, uint32_t entry, uint64_t missing)
+{
+	for (; missing; missing &= missing - 1) {
+		const uint32_t number = index_record_find(e->index, entry, (uint32_t)__builtin_ctzll(missing));
+
+		if (number != NONE)
+			tier_raise(e, number, job->priority);
+	}
+	job_wait_entry(e, job, entry);
+}
+
 /* What a place has to offer is entered; returns false if no longer length can be had. */
 static bool feed(struct engine *e, struct job *job, uint32_t place, uint64_t missing)
 {
@@ -248,7 +263,7 @@ void load_step(struct engine *e, struct job *job)
 				lk->issued = place;	/* another copy of it can be had */
 			if (coming == COMING || (coming == COMING_AGAIN && place >= lk->issued)) {
 				if (place < lk->issued)
-					job_wait_entry(e, job, lk->entries[place]);
+					wait_for(e, job, lk->entries[place], missing);
 				break;		/* else load_issue() comes by */
 			}
 			if (place < lk->cut)
