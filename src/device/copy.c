@@ -5,16 +5,6 @@
 
 #include <string.h>
 
-/* The most layers that any part of the model has: the walk need not go beyond. */
-static uint32_t most_layers(const struct model_layout *layout)
-{
-	uint32_t most = 0;
-
-	for (uint32_t i = 0; i < layout->n_parts; i++)
-		most = layout->parts[i].layers > most ? layout->parts[i].layers : most;
-	return most;
-}
-
 /* The pool of an item, or NULL if there is none for its part. */
 static const struct device_pool *pool_of(const struct copy *copy, uint32_t item)
 {
@@ -54,13 +44,11 @@ static void item_failed(struct copy *copy, uint32_t item)
 	copy->failed = true;
 }
 
-void copy_begin(struct copy *copy, const struct device_copy *device_copy, uint8_t *arena)
+void copy_begin(struct copy *copy, const struct engine_copy *request, struct device_pool *const *pools,
+		uint32_t layers)
 {
-	const uint32_t layers = most_layers(device_copy->layout);
-
-	copy->request = device_copy->request;
-	copy->pools = device_copy->pools;
-	copy->arena = arena;
+	copy->request = *request;
+	copy->pools = pools;
 	copy->layer_end = copy->request.layer_end < layers ? copy->request.layer_end : layers;
 	if (copy->request.n_items == 0 || copy->layer_end < copy->request.layer_first)
 		copy->layer_end = copy->request.layer_first;
@@ -76,13 +64,11 @@ bool copy_is_cut(const struct copy *copy)
 	return copy->at.layer >= copy->layer_end;
 }
 
-/* What a helper does with a piece. */
-static void piece_run(struct worker_task *task)
+void copy_piece_steps(struct copy_piece *piece, copy_step take, void *to)
 {
-	struct copy_piece *piece = (struct copy_piece *)task;
 	const struct copy *copy = piece->copy;
 	struct copy_cursor at = piece->from;
-	uint64_t left = task->bytes;
+	uint64_t left = piece->task.bytes;
 
 	for (uint32_t i = 0; i < piece->steps; i++) {
 		const struct copy_cursor here = at;
@@ -91,12 +77,25 @@ static void piece_run(struct worker_task *task)
 		const bool cancelled = atomic_load_explicit(&copy->cancelled, memory_order_relaxed);
 
 		left -= bytes;
-		if (!bytes || (!cancelled && pool_copy(copy->pools[item->pool], copy->request.store,
-						       copy->arena + item->payload, item->ids, here.layer,
-						       here.offset, bytes)))
+		if (!bytes || (!cancelled && take(to, copy->pools[item->pool], copy->request.store, item, here.layer,
+						  here.offset, bytes)))
 			continue;
 		piece->failed[i / 64] |= 1ull << (i % 64);
 		piece->faulted |= !cancelled;
+	}
+}
+
+void copy_piece_fail(struct copy_piece *piece)
+{
+	struct copy_cursor at = piece->from;
+	uint64_t left = piece->task.bytes;
+
+	for (uint32_t i = 0; i < piece->steps; i++) {
+		const uint64_t bytes = step(piece->copy, &at, left);
+
+		left -= bytes;
+		if (bytes)
+			piece->failed[i / 64] |= 1ull << (i % 64);
 	}
 }
 
@@ -125,7 +124,7 @@ static void take_out(struct copy *copy, struct copy_piece *piece)
 
 bool copy_cut(struct copy *copy, uint64_t bytes, struct copy_piece *piece)
 {
-	*piece = (struct copy_piece){ .task.run = piece_run, .copy = copy, .from = copy->at };
+	*piece = (struct copy_piece){ .copy = copy, .from = copy->at };
 	while (!copy_is_cut(copy) && piece->steps < PIECE_STEPS && piece->task.bytes < bytes) {
 		if (!pool_of(copy, copy->at.item))
 			item_failed(copy, copy->at.item);

@@ -4,10 +4,9 @@
  * what is marked as the control thread's.
  *
  * What is urgent first: a retrieve (a worker waits for it), then a verify (somebody waits for that too,
- * but not yet with a free GPU), then a store, then a seal; within each by priority, and then in turn:
- * whatever gets a piece handed out goes to the back of its queue, so a large copy holds up nobody. One
- * piece in TRICKLE goes to the least urgent queue, so that nothing starves: a store that never
- * ends pins a worker's blocks, and what is never sealed can never be written back.
+ * but not yet with a free GPU), then a store, then a seal; within each by priority, and then in turn
+ * (turns.h). The least urgent gets a piece now and then, because a store that never ends pins a worker's
+ * blocks, and what is never sealed can never be written back.
  *
  * Invariants: copy() and device_check() that returned 0 are answered by exactly one DONE or CHECKED,
  * from reap() alone; when DONE is told, no helper knows the copy any more; what is told of a copy never
@@ -24,32 +23,32 @@
 #include "src/device/copy.h"
 #include "src/device/guard.h"
 #include "src/device/image.h"
+#include "src/device/region.h"
+#include "src/device/turns.h"
 
 #define PIECE_BYTES	(1ull << 20)	/* where the broker names no other */
 #define AHEAD_BYTES	(2ull << 20)	/* a helper's work ahead, at least: 0.1 to 0.2 ms, in which a core that */
 					/* slept is awake again */
 #define CHECKS		1024u
-#define QUEUES		32u	/* four classes of eight priorities */
-#define TRICKLE		16u
 #define HAND_OUT_MAX	64u	/* pieces that one call hands out */
 #define TAKE_BACK_MAX	256u	/* and takes back */
 
-/* In the order of their urgency. */
+/* In the order of their urgency; eight priorities each. */
 enum job_class { JOB_RETRIEVE, JOB_VERIFY, JOB_STORE, JOB_SEAL };
 
 /** struct job - a copy or a check: in a queue while it has something to hand out. */
 struct job {
-	struct job *prev, *next;	/* in its queue; of a free one: the next free */
+	struct turn turn;	/* first */
+	struct job *next;	/* of a free one: the next free */
 	struct job *tell_next;
-	uint8_t queue;
 	bool is_check;
-	bool queued;		/* it is in its queue */
 	bool to_tell;		/* it is in the list of those that reap() has to tell of */
 };
 
 struct copy_job {
 	struct job job;		/* first */
 	struct copy copy;
+	uint8_t *arena;
 	struct copy_job *hash_next;
 };
 
@@ -79,59 +78,12 @@ struct device {
 	struct copy_piece *free_pieces;
 	struct copy_job **hash;		/* running copies by number */
 	uint32_t hash_mask;
-	uint32_t waiting;		/* bit i: queue i is not empty */
-	uint32_t handed_out;		/* pieces, ever */
-	struct job_list queues[QUEUES];
+	struct turns turns;
 	struct job_list to_tell;
 	struct device_pool *dead;	/* pools whose death has to be told */
 };
 
 /* ---- lists ----------------------------------------------------------------------------------- */
-
-static void queue_job(struct device *device, struct job *job)
-{
-	struct job_list *queue = &device->queues[job->queue];
-
-	job->queued = true;
-	job->next = NULL;
-	job->prev = queue->last;
-	if (queue->last)
-		queue->last->next = job;
-	else
-		queue->first = job;
-	queue->last = job;
-	device->waiting |= 1u << job->queue;
-}
-
-static void unqueue_job(struct device *device, struct job *job)
-{
-	struct job_list *queue = &device->queues[job->queue];
-
-	if (!job->queued)
-		return;
-	job->queued = false;
-	if (job->prev)
-		job->prev->next = job->next;
-	else
-		queue->first = job->next;
-	if (job->next)
-		job->next->prev = job->prev;
-	else
-		queue->last = job->prev;
-	if (!queue->first)
-		device->waiting &= ~(1u << job->queue);
-}
-
-/* The job whose turn it is, taken out of its queue; one waits. */
-static struct job *next_job(struct device *device)
-{
-	const bool trickle = ++device->handed_out % TRICKLE == 0;
-	const int queue = trickle ? 31 - __builtin_clz(device->waiting) : __builtin_ctz(device->waiting);
-	struct job *job = device->queues[queue].first;
-
-	unqueue_job(device, job);
-	return job;
-}
 
 static struct check_job *check_of(struct job *job)
 {
@@ -160,6 +112,16 @@ static struct copy_job **hash_place(struct device *device, uint32_t number)
 	return place;
 }
 
+/* The most layers that any part of the model has: the walk need not go beyond. */
+static uint32_t most_layers(const struct model_layout *layout)
+{
+	uint32_t most = 0;
+
+	for (uint32_t i = 0; i < layout->n_parts; i++)
+		most = layout->parts[i].layers > most ? layout->parts[i].layers : most;
+	return most;
+}
+
 /* ---- handing out and taking back --------------------------------------------------------------- */
 
 /* After any change of a copy: is there something to tell? */
@@ -169,6 +131,24 @@ static void look_at_copy(struct device *device, struct copy_job *job)
 		tell(device, &job->job);
 }
 
+static struct copy_job *copy_job_of(const struct copy_piece *piece)
+{
+	return (struct copy_job *)((uint8_t *)piece->copy - offsetof(struct copy_job, copy));
+}
+
+static bool copy_bytes(void *arena, const struct device_pool *pool, bool store, const struct engine_copy_item *item,
+		       uint32_t layer, uint64_t from, uint64_t bytes)
+{
+	return pool_copy(pool, store, (uint8_t *)arena + item->payload, item->ids, layer, from, bytes);
+}
+
+static void piece_run(struct worker_task *task)
+{
+	struct copy_piece *piece = (struct copy_piece *)task;
+
+	copy_piece_steps(piece, copy_bytes, copy_job_of(piece)->arena);
+}
+
 static void hand_out_copy(struct device *device, struct copy_job *job)
 {
 	struct copy_piece *piece = device->free_pieces;
@@ -176,12 +156,13 @@ static void hand_out_copy(struct device *device, struct copy_job *job)
 
 	if (copy_cut(&job->copy, device->host.piece_bytes, piece)) {
 		device->free_pieces = next_free;
+		piece->task.run = piece_run;
 		workers_put(device->workers, &piece->task);
 	} else {
 		piece->next = next_free;
 	}
 	if (!copy_is_cut(&job->copy))
-		queue_job(device, &job->job);
+		turns_put(&device->turns, &job->job.turn);
 	look_at_copy(device, job);
 }
 
@@ -194,8 +175,8 @@ static void check_run(struct worker_task *task)
 
 static void hand_out(struct device *device)
 {
-	for (uint32_t i = 0; i < HAND_OUT_MAX && device->waiting && workers_have_room(device->workers); i++) {
-		struct job *job = next_job(device);
+	for (uint32_t i = 0; i < HAND_OUT_MAX && device->turns.waiting && workers_have_room(device->workers); i++) {
+		struct job *job = (struct job *)turns_take(&device->turns);
 
 		if (job->is_check)
 			workers_put(device->workers, &check_of(job)->task);
@@ -203,13 +184,13 @@ static void hand_out(struct device *device)
 			hand_out_copy(device, (struct copy_job *)job);
 	}
 	/* No helper will ring for what is left if none has anything to do. */
-	if (device->waiting && workers_busy(device->workers) == 0)
+	if (device->turns.waiting && workers_busy(device->workers) == 0)
 		bell_ring(device->host.bell);
 }
 
 static void piece_back(struct device *device, struct copy_piece *piece)
 {
-	struct copy_job *job = (struct copy_job *)((uint8_t *)piece->copy - offsetof(struct copy_job, copy));
+	struct copy_job *job = copy_job_of(piece);
 
 	copy_piece_over(piece, &device->dead);
 	piece->next = device->free_pieces;
@@ -232,7 +213,7 @@ static void take_back(struct device *device)
 		if (check->over)
 			tell(device, &check->job);
 		else
-			queue_job(device, &check->job);
+			turns_put(&device->turns, &check->job.turn);
 	}
 	/* Who finished what is left has rung already, and will not again. */
 	if (i == TAKE_BACK_MAX)
@@ -328,8 +309,9 @@ static int host_copy(struct device *device, const struct device_copy *copy)
 	if (!job)
 		return -EAGAIN;
 	assert(*hash_place(device, copy->request.copy) == NULL);
-	copy_begin(&job->copy, copy, device->host.arena);
-	job->job.queue = (uint8_t)(class * 8 + priority);
+	copy_begin(&job->copy, &copy->request, copy->pools, most_layers(copy->layout));
+	job->arena = device->host.arena;
+	job->job.turn.queue = (uint8_t)(class * 8 + priority);
 	job->hash_next = NULL;
 	*hash_place(device, copy->request.copy) = job;
 	if (copy_is_cut(&job->copy)) {		/* nothing to copy: told by the next reap */
@@ -337,7 +319,7 @@ static int host_copy(struct device *device, const struct device_copy *copy)
 		bell_ring(device->host.bell);
 		return 0;
 	}
-	queue_job(device, &job->job);
+	turns_put(&device->turns, &job->job.turn);
 	hand_out(device);
 	return 0;
 }
@@ -348,7 +330,7 @@ static void host_cancel(struct device *device, uint32_t number)
 
 	if (!job)
 		return;		/* its DONE is on its way, or has been told */
-	unqueue_job(device, &job->job);
+	turns_remove(&device->turns, &job->job.turn);
 	copy_cancel(&job->copy);
 	look_at_copy(device, job);
 	bell_ring(device->host.bell);
@@ -369,8 +351,8 @@ int device_check(struct device *device, bool seal, const struct engine_check *ch
 	image_task_begin(&job->image, seal, device->host.arena + at, &check->object, identity);
 	job->over = false;
 	job->number = check->io;
-	job->job.queue = (seal ? JOB_SEAL : JOB_VERIFY) * 8;
-	queue_job(device, &job->job);
+	job->job.turn.queue = (seal ? JOB_SEAL : JOB_VERIFY) * 8;
+	turns_put(&device->turns, &job->job.turn);
 	hand_out(device);
 	return 0;
 }

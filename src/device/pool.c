@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "src/device/refuse.h"
+#include "src/device/region.h"
 
 typedef unsigned __int128 u128;
 

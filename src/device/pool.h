@@ -1,17 +1,21 @@
 /*
- * Pools of the host backend: how the blocks of one part lie in a client's regions. A pool holds all
- * that a copy needs, as addresses and sizes that have been checked once; it does not keep the layout.
+ * Pools: how the blocks of one part lie in a client's regions. A pool holds all that a copy needs, as
+ * addresses and sizes that have been checked once; it does not keep the layout.
+ *
+ * The host backend makes them from what a client lists (pool_open). A copier makes its own from what the
+ * broker has checked; its regions are imports (`struct device_region` of cuda/import.h), its addresses the
+ * device's, and it only computes with them.
  */
 #ifndef STOKER_DEVICE_POOL_H
 #define STOKER_DEVICE_POOL_H
 
-#include "src/device/region.h"
+#include "src/device/device.h"
 
 /** struct pool_row - one (layer, plane): where its blocks are in the payload and in the region. */
 struct pool_row {
 	uint64_t payload;	/* offset of the row's run in the payload */
 	uint64_t block_bytes;	/* of one block in this plane: runs x run_bytes */
-	uint8_t *base;		/* of block 0 */
+	uint8_t *base;		/* of block 0; in a copier an address of the device */
 	uint64_t block_stride, run_stride;
 	uint32_t runs, run_bytes;
 	bool dense;		/* neighbouring ids are neighbours in memory */
