@@ -28,3 +28,29 @@ AC_DEFUN([STOKER_CFLAGS], [
 		AS_IF([test "$stoker_accepted" = yes], [$1="$$1 $stoker_flag"])
 	done
 ])
+
+# STOKER_FIND_CUDA_H(VERSION)
+# Looks for a cuda.h of VERSION (12.0 is 12000) or later: in $CUDA_HOME, where the compiler looks, in /usr/local/cuda. Sets
+# CUDA_CPPFLAGS, and cuda_checked to the words for the summary, or leaves it as no.
+AC_DEFUN([STOKER_FIND_CUDA_H], [
+	AC_MSG_CHECKING([for a cuda.h to check against])
+	stoker_saved_CPPFLAGS=$CPPFLAGS
+	for stoker_place in ${CUDA_HOME:+"$CUDA_HOME/include"} '' /usr/local/cuda/include
+	do
+		stoker_flags=${stoker_place:+"-isystem $stoker_place"}
+		CPPFLAGS="$stoker_saved_CPPFLAGS $stoker_flags"
+		AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[
+			#include <cuda.h>
+			#include <cudaTypedefs.h>
+			#if CUDA_VERSION < $1
+			#error
+			#endif
+		]])], [
+			CUDA_CPPFLAGS=$stoker_flags
+			cuda_checked="yes, ${stoker_place:-where the compiler looks}"
+			break
+		])
+	done
+	CPPFLAGS=$stoker_saved_CPPFLAGS
+	AC_MSG_RESULT([$cuda_checked])
+])
