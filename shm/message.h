@@ -28,7 +28,8 @@
 	MESSAGE(POOL_DROP,   7, "pool-drop",   "drop it; answered when nobody touches it any more") \
 	MESSAGE(RESET,       8, "reset",       "begin a new epoch of a model") \
 	MESSAGE(ADMIN,       9, "admin",       "a verb of stokerctl") \
-	MESSAGE(ANSWER,     10, "answer",      "how a request ended")
+	MESSAGE(ANSWER,     10, "answer",      "how a request ended") \
+	MESSAGE(REGION_ADD_CUDA, 11, "region-add-cuda", "register memory of a GPU")
 #define STOKER_AS_MESSAGE(symbol, number, name, meaning) MESSAGE_##symbol = (number),
 enum message_type { STOKER_MESSAGES(STOKER_AS_MESSAGE) MESSAGE_END };
 
@@ -91,7 +92,28 @@ struct message_region_add {	/* n_fds descriptors come along; their ranges are jo
 		uint64_t bytes;		/* a multiple of 4,096, above 0 */
 	} ranges[MESSAGE_FDS_MAX];
 };
-enum message_region_kind { MESSAGE_REGION_HOST = 1 };
+enum message_region_kind { MESSAGE_REGION_HOST = 1, MESSAGE_REGION_CUDA = 2 };
+
+/*
+ * Memory of a GPU. IPC: the handle of an allocation, and where in it the region lies. VMM: n_fds
+ * descriptors come along, of allocations that lie one behind the other, and where in them all the
+ * region lies. With `more` set, another message follows that has the same header, uuid, kind, offset
+ * and bytes and further descriptors; the last one alone is answered. Any other message between them,
+ * but those of other clients, costs the peer its attachment.
+ */
+#define MESSAGE_CUDA_FDS_MAX 128u
+enum message_cuda_kind { MESSAGE_CUDA_IPC = 1, MESSAGE_CUDA_VMM = 2 };
+struct message_region_add_cuda {
+	struct message_header header;
+	uint8_t uuid[16];	/* of the device */
+	uint32_t kind;		/* enum message_cuda_kind */
+	uint32_t n_fds;		/* VMM: 1 to MESSAGE_CUDA_FDS_MAX; IPC: 0 */
+	uint32_t more;		/* 0 or 1 */
+	uint32_t reserved;
+	uint64_t offset, bytes;	/* of the region in the memory that is given; bytes above 0 */
+	uint8_t handle[64];	/* IPC; VMM: 0 */
+	uint64_t fd_bytes[MESSAGE_CUDA_FDS_MAX];	/* of each descriptor's memory; those not used: 0 */
+};
 
 struct message_plane {		/* in the order of the part's rows */
 	uint32_t region;
