@@ -20,6 +20,8 @@
 #define STOKER_DEVICE_CUDA_WIRE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "shm/message.h"
@@ -169,5 +171,28 @@ struct wire_segment {
 	uint64_t commands_at, events_at, items_at;	/* offsets; written once */
 	uint64_t item_bytes;				/* of the byte ring, a power of two */
 };
+
+/* ---- both sides' means ------------------------------------------------------------------------- */
+
+#define WIRE_MESSAGE_MAX (sizeof(struct wire_pool) + MESSAGE_PLANES_MAX * sizeof(struct wire_row))
+
+/* Bytes of a segment with room for so many entries (powers of two) and bytes of items (likewise). */
+size_t wire_segment_bytes(uint32_t commands, uint32_t events, uint64_t item_bytes);
+/* The broker lays it out in @memory: zero, of that size, on 4,096. */
+struct wire_segment *wire_segment_make(void *memory, uint32_t commands, uint32_t events, uint64_t item_bytes);
+struct shared_queue *wire_commands(struct wire_segment *segment);
+struct shared_queue *wire_events(struct wire_segment *segment);
+uint8_t *wire_items(struct wire_segment *segment);
+
+/*
+ * Send @message (its header says its length) with @n_fds descriptors, which stay the caller's. Returns 0,
+ * -EAGAIN (@wait is false and the peer has not read enough yet) or -errno (-EPIPE: the peer is gone).
+ */
+int wire_send(int fd, bool wait, const void *message, const int *fds, uint32_t n_fds);
+/*
+ * Take a message into @room bytes, and its descriptors, WIRE_FDS_MAX at most, which are the caller's then.
+ * Returns its length; -EAGAIN: there is none; -EPIPE: the peer is gone; -EBADMSG: it is none of ours.
+ */
+int wire_receive(int fd, void *message, size_t room, int *fds, uint32_t *n_fds);
 
 #endif
