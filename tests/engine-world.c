@@ -381,9 +381,9 @@ static void client_make(struct world *w, uint32_t client)
 		w->slots[client][i] = slot;
 	}
 	/* Pool 0: PLAIN; 1 and 2: the shards of SHARDED. MIXED's and BIG's: tests add them. */
-	ck_assert_int_eq(engine_pool_added(w->engine, client, 0, PLAIN, 0, WORLD_POOL), 0);
-	ck_assert_int_eq(engine_pool_added(w->engine, client, 1, SHARDED, 0, WORLD_POOL), 0);
-	ck_assert_int_eq(engine_pool_added(w->engine, client, 2, SHARDED, 1, WORLD_POOL), 0);
+	ck_assert_int_eq(engine_pool_added(w->engine, client, 0, PLAIN, 0, WORLD_POOL, 0), 0);
+	ck_assert_int_eq(engine_pool_added(w->engine, client, 1, SHARDED, 0, WORLD_POOL, 0), 0);
+	ck_assert_int_eq(engine_pool_added(w->engine, client, 2, SHARDED, 1, WORLD_POOL, 0), 0);
 }
 
 static void config_make(struct world *w, const struct world_options *o)

@@ -205,7 +205,7 @@ START_TEST(a_pool_is_dropped_when_no_copy_touches_it)
 	ck_assert_uint_eq(w->seen[0][0].answer.n, 2);	/* what was under way was let finish */
 	engine_pool_drop(w->engine, 0, 0, 78);
 	control_value(78, STOKER_STATUS_NOT_FOUND);
-	ck_assert_int_eq(engine_pool_added(w->engine, 0, 0, PLAIN, 0, WORLD_POOL), 0);
+	ck_assert_int_eq(engine_pool_added(w->engine, 0, 0, PLAIN, 0, WORLD_POOL, 0), 0);
 }
 END_TEST
 

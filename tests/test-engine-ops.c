@@ -389,7 +389,7 @@ START_TEST(each_group_is_needed_where_its_window_says)
 	const struct seen *seen;
 
 	for (uint32_t part = 0; part < 3; part++)
-		ck_assert_int_eq(engine_pool_added(w->engine, 0, 10 + part, MIXED, part, WORLD_POOL), 0);
+		ck_assert_int_eq(engine_pool_added(w->engine, 0, 10 + part, MIXED, part, WORLD_POOL, 0), 0);
 	for (uint32_t i = 0; i < 6; i++)
 		store_parts(1, i, parts[i]);
 	request = ask_lookup(w, 0, 1, MIXED, 1, 6, 0);

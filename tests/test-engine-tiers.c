@@ -548,7 +548,7 @@ START_TEST(objects_of_another_size_get_a_cold_slab)
 	struct engine_request request;
 	const struct seen *seen;
 
-	ck_assert_int_eq(engine_pool_added(small->engine, 0, 9, BIG, 0, WORLD_POOL), 0);
+	ck_assert_int_eq(engine_pool_added(small->engine, 0, 9, BIG, 0, WORLD_POOL, 0), 0);
 	do_store(small, 1, 64);
 	do_store(small, 2, 64);		/* the arena is full of 8 KiB objects */
 	for (uint32_t i = 0; i < 8; i++)

@@ -338,7 +338,7 @@ static bool open_model(struct solo *solo, const struct solo_config *config)
 	}
 	solo->model = (uint32_t)number;
 	for (uint32_t i = 0; i < config->shards; i++) {
-		if (engine_pool_added(solo->engine, 0, i, solo->model, i, STOKER_LARGE_KEYS) < 0)
+		if (engine_pool_added(solo->engine, 0, i, solo->model, i, STOKER_LARGE_KEYS, 0) < 0)
 			return false;
 	}
 	return true;

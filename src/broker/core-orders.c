@@ -99,7 +99,7 @@ static void pool_add(struct core *core, struct order *order)
 		order->result = -EPIPE;
 	else
 		order->result = engine_pool_added(core->engine, channel->number, number, model, order->pool.part,
-						  order->pool.n_blocks);
+						  order->pool.n_blocks, 0);
 	if (order->result == 0) {
 		channel->pools[number] = order->pool.opened;
 		channel->pool_model[number] = model;

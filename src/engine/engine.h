@@ -136,6 +136,7 @@ struct engine_copy {
 	uint32_t copy;		/* number to answer with */
 	uint32_t client;
 	uint32_t model;
+	uint32_t device;	/* of all its pools, as engine_pool_added() was told */
 	bool store;		/* pools -> arena; else arena -> pools */
 	uint8_t priority;
 	uint32_t layer_first, layer_end;	/* of each item's part; layers it lacks are skipped */
@@ -290,9 +291,12 @@ void engine_client_in(struct engine *engine, uint32_t client, const struct engin
 /* It left or died: its jobs end, drained, then port client_gone. Nothing is published to it any more. */
 void engine_client_out(struct engine *engine, uint32_t client);
 
-/* Pool @pool of @client covers block ids 0 to n_blocks - 1 of one part. Returns 0 or -ENOMEM. */
+/*
+ * Pool @pool of @client covers block ids 0 to n_blocks - 1 of one part, in memory of device @device: a number
+ * that copies bear; all pools of one request are on one device, or it is bad. Returns 0 or -ENOMEM.
+ */
 int engine_pool_added(struct engine *engine, uint32_t client, uint32_t pool, uint32_t model, uint32_t part,
-		      uint32_t n_blocks);
+		      uint32_t n_blocks, uint32_t device);
 /* Answered through `control` when no copy touches it any more; new jobs that name it are bad. */
 void engine_pool_drop(struct engine *engine, uint32_t client, uint32_t pool, engine_token token);
 void engine_pool_dead(struct engine *engine, uint32_t client, uint32_t pool);	/* its memory faulted */

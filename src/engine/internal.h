@@ -136,6 +136,7 @@ struct pool {
 	bool used, dropping, dead;
 	bool told;			/* nobody waits for the drop's answer */
 	uint32_t client, number, model, part, n_blocks;
+	uint32_t device;		/* whose memory it is */
 	uint32_t users;			/* segments of running jobs */
 	struct link of_client;
 	uint32_t next;			/* in its bucket, or in the free list */
@@ -276,6 +277,7 @@ struct transfer {			/* RETRIEVE, STORE */
 	uint64_t copy_bytes;
 	uint32_t cursor;		/* items below it have been placed or settled */
 	uint32_t layer_first, layer_end, layers;
+	uint32_t device;		/* of all pools */
 	uint32_t reader;
 	uint64_t token[2];		/* RETRIEVE: of the lease */
 	uint32_t ready_index, ready_value;

@@ -22,7 +22,7 @@ uint32_t pool_find(struct engine *e, uint32_t client, uint32_t number)
 }
 
 int engine_pool_added(struct engine *e, uint32_t client, uint32_t number, uint32_t model, uint32_t part,
-		      uint32_t n_blocks)
+		      uint32_t n_blocks, uint32_t device)
 {
 	struct client *owner = &e->clients[client];
 	const uint32_t pool = e->free_pool;
@@ -37,7 +37,7 @@ int engine_pool_added(struct engine *e, uint32_t client, uint32_t number, uint32
 	e->free_pool = e->pools[pool].next;
 	e->pools[pool] = (struct pool){
 		.used = true, .client = client, .number = number, .model = model, .part = part,
-		.n_blocks = n_blocks, .next = *bucket, .of_client = { .next = owner->pools, .prev = NONE },
+		.n_blocks = n_blocks, .device = device, .next = *bucket, .of_client = { .next = owner->pools, .prev = NONE },
 	};
 	*bucket = pool;
 	if (owner->pools != NONE)

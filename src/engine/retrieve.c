@@ -178,7 +178,8 @@ static void copy_start(struct engine *e, struct job *job)
 {
 	struct transfer *t = &job->transfer;
 	const struct engine_copy copy = {
-		.copy = job_number(e, job), .client = job->client, .model = job->model, .store = false,
+		.copy = job_number(e, job), .client = job->client, .model = job->model,
+		.device = t->device, .store = false,
 		.priority = job->priority, .layer_first = t->layer_first, .layer_end = t->layer_end,
 		.n_items = t->n_copy, .items = t->copy, .failed = t->copy_failed,
 	};

@@ -2,7 +2,8 @@
  * Segments of a RETRIEVE or STORE: from what the client wrote to a list of items, one an object.
  *
  * segments_begin() checks each segment as a whole: its pool belongs to the client and to the part that
- * is named, its chunks are in range, its ids are as many as they must be. segments_step() then goes
+ * is named, its chunks are in range, its ids are as many as they must be; all pools are on one device, for
+ * one backend makes the copy. segments_step() then goes
  * through the ids, in bounded steps: each is looked at, runs are spelled out, and each object
  * becomes an item, sorted by chunk. Nothing is pinned, placed or copied before all of it is done.
  *
@@ -44,7 +45,7 @@ static enum stoker_status segment_check(struct engine *e, struct job *job, uint3
 }
 
 /** struct sizes - what the scratch has to hold. */
-struct sizes { uint64_t items, spelled, ids; uint32_t first, end; };
+struct sizes { uint64_t items, spelled, ids; uint32_t first, end, device; };
 
 static enum stoker_status segments_check(struct engine *e, struct job *job, uint32_t limit, struct sizes *ret)
 {
@@ -59,6 +60,9 @@ static enum stoker_status segments_check(struct engine *e, struct job *job, uint
 		if (status != STOKER_STATUS_OK)
 			return status;
 		pool = &e->pools[pool_find(e, job->client, segment->pool)];
+		if (i > 0 && pool->device != ret->device)
+			return STOKER_STATUS_BAD_REQUEST;
+		ret->device = pool->device;
 		ret->items += segment->chunks;
 		ret->ids += segment->n_ids;
 		if (segment->flags & STOKER_SEGMENT_RUNS)
@@ -162,6 +166,7 @@ enum stoker_status segments_begin(struct engine *e, struct job *job, uint32_t li
 	for (uint32_t c = 0; c < t->chunks; c++)
 		t->entries[c] = NONE;
 	lay_items(job);
+	t->device = sizes.device;
 	for (uint32_t i = 0; i < job->n_segments; i++) {
 		t->pools[i] = pool_find(e, job->client, job->segments[i].pool);
 		pool_use(e, t->pools[i]);

@@ -27,7 +27,8 @@ static uint32_t slot_keys_max(uint32_t slot)
 /* Memory of its own, zeroed, registered with the engine. */
 void client_pool_add(struct sim *sim, uint32_t number, uint32_t p)
 {
-	struct sim_pool *pool = &sim->clients[number].pools[p];
+	struct sim_client *client = &sim->clients[number];
+	struct sim_pool *pool = &client->pools[p];
 	const uint32_t model = p / SIM_PARTS, part = p % SIM_PARTS;
 
 	memset(pool, 0, sizeof(*pool));
@@ -36,8 +37,15 @@ void client_pool_add(struct sim *sim, uint32_t number, uint32_t p)
 	pool->dropped = model >= sim->n_models || part >= sim->models[model].config.n_parts ||
 			model_tenant(sim, model) != client_tenant(sim, number);
 	if (!pool->dropped && engine_pool_added(sim->engine, number, p, sim->models[model].number, part,
-						SIM_BLOCKS) != 0)
+						SIM_BLOCKS, sim_device(number, model)) != 0)
 		sim_fail(sim, "pool %u of client %u is refused", p, number);
+	/* A second pool of the first part, on another device: what names both is to be refused. */
+	if (!pool->dropped && part == 0 && !client->strays[model]) {
+		client->strays[model] = true;
+		if (engine_pool_added(sim->engine, number, SIM_STRAY(model), sim->models[model].number, 0, SIM_BLOCKS,
+				      sim_device(number, model) + 1) != 0)
+			sim_fail(sim, "the second pool of client %u is refused", number);
+	}
 }
 
 uint32_t client_model(struct sim *sim, uint32_t number)
@@ -58,6 +66,7 @@ void client_attach(struct sim *sim, uint32_t number)
 	client->attached = true;
 	client->leaving = client->expelled = false;
 	memset(client->holds, 0, sizeof(client->holds));
+	memset(client->strays, 0, sizeof(client->strays));
 	engine_client_in(sim->engine, number, &config);
 	for (uint32_t p = 0; p < SIM_MODELS * SIM_PARTS; p++)
 		client_pool_add(sim, number, p);

@@ -155,6 +155,8 @@ static void port_copy(void *shell, const struct engine_copy *copy)
 		if (item->pool >= SIM_MODELS * SIM_PARTS || sim->clients[copy->client].pools[item->pool].dropped)
 			sim_fail(sim, "copy %u names pool %u of client %u, which it has not", copy->copy,
 				 item->pool, copy->client);
+		if (copy->device != sim_device(copy->client, model_stable(sim, copy->model)))
+			sim_fail(sim, "copy %u is for device %u, where its pools are not", copy->copy, copy->device);
 		sim_note(sim, item->payload, item->pool);
 		if (copy->store)
 			check_unpromised(sim, sim->table, sim->config.records,

@@ -80,13 +80,31 @@ void request_write(struct sim_slot *slot, const struct sim_writer *w, size_t at)
 	slot->request.head.n_ids = w->n_ids;
 }
 
+/* A segment of the first part names the client's second pool of it, which is on another device than the rest. */
+static bool name_two_devices(struct sim *sim, struct sim_slot *slot)
+{
+	struct stoker_segment *segments = (struct stoker_segment *)slot->request.segments;
+	const uint32_t first = slot->model * SIM_PARTS;
+	uint32_t of_first = 0, i;
+
+	for (i = 0; i < slot->request.head.n_segments; i++)
+		of_first += segments[i].pool == first;
+	if (slot->request.head.n_segments < 2 || of_first == 0)
+		return false;
+	for (i = 0; segments[i].pool != first; i++)
+		;
+	segments[i].pool = SIM_STRAY(slot->model);
+	sim_reach(sim, SIM_REACH_DEVICES);
+	return true;
+}
+
 /* A lie about the segments that an honest library would not tell, or an application by mistake. */
 void request_bend(struct sim *sim, struct sim_slot *slot)
 {
 	struct stoker_segment *segment = (struct stoker_segment *)slot->request.segments;
 	uint32_t *ids = (uint32_t *)slot->request.ids;
 
-	switch (sim_below(&sim->random, 9)) {
+	switch (sim_below(&sim->random, 10)) {
 	case 0: segment->pool = 1000 + sim_below(&sim->random, 9); break;
 	case 1: segment->chunks += 1000; break;
 	case 2: segment->first = 0xfffffff0u; break;
@@ -98,6 +116,10 @@ void request_bend(struct sim *sim, struct sim_slot *slot)
 	case 8:			/* its chunks are not all of the lease, or of the keys */
 		segment->first = slot->request.head.op == STOKER_OP_STORE ? slot->n : slot->lease.length;
 		sim_reach(sim, SIM_REACH_BEYOND);
+		break;
+	case 9:
+		if (!name_two_devices(sim, slot))
+			segment->pool = 1000;
 		break;
 	}
 	slot->lies = true;

@@ -51,6 +51,7 @@
 #define SIM_INPUT	16384u
 #define SIM_PARTS	8u	/* of a simulated model at most */
 #define SIM_TENANTS	2u
+#define SIM_STRAY(model)	(SIM_MODELS * SIM_PARTS + (model))	/* number of a second pool, see client_pool_add() */
 #define SIM_HOLDS	12u	/* of a client */
 #define SIM_PIECES	3u	/* of a chained lookup after its head */
 #define SIM_SCRATCH_BYTES(slot) ((slot) == SIM_SLOTS - 1 \
@@ -101,7 +102,8 @@ static inline bool sim_chance(struct sim_random *random, uint32_t permille)
 	R(CHAINED,	"a chunk behind thousands of others was retrieved by the lease of a chained lookup") \
 	R(WIDE,		"a chunk was retrieved by a wide lease") \
 	R(OUTSIDE,	"a chunk that the lease has not was asked for, and not given") \
-	R(BEYOND,	"a chunk beyond the lease's end was asked for")
+	R(BEYOND,	"a chunk beyond the lease's end was asked for") \
+	R(DEVICES,	"pools of two devices were named in one request")
 #define SIM_AS_REACH(symbol, text) SIM_REACH_##symbol,
 #define SIM_AS_TEXT(symbol, text) text,
 enum sim_reach { SIM_REACHES(SIM_AS_REACH) SIM_REACH_END };
@@ -202,6 +204,7 @@ struct sim_client {
 	bool expelled;
 	struct sim_slot slots[SIM_SLOTS];
 	struct sim_pool pools[SIM_MODELS * SIM_PARTS];
+	bool strays[SIM_MODELS];	/* it has a second pool of the model's first part, on another device */
 	struct sim_hold { uint64_t token[2], offset; uint32_t key, model, epoch, part; bool used; } holds[SIM_HOLDS];
 };
 
@@ -235,6 +238,12 @@ struct sim_tier {
 	uint16_t *readers;
 	uint8_t *writer;
 };
+
+/* The device of a client's pools of a model. */
+static inline uint32_t sim_device(uint32_t client, uint32_t model)
+{
+	return (client + model) % 3;
+}
 
 struct sim {
 	uint64_t seed, step, now_ns;
