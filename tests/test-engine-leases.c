@@ -408,6 +408,76 @@ START_TEST(the_end_of_a_session_ends_its_lookups_and_leases_and_no_copies)
 }
 END_TEST
 
+/* ---- long ones ----------------------------------------------------------------------------------- */
+
+/* Of chain 1: chunks 0 to 119 in the arena, 120 to 299 on two tiers alone. */
+static struct world *world_of_300(void)
+{
+	struct world *l = world_new(&(struct world_options){ .tiers = 2 });
+	struct engine_request request = ask_store(l, 0, WORLD_SMALL, PLAIN, 1, 120, 180);
+
+	submit(l, 0, &request);
+	world_run(l);
+	engine_evict(l->engine, 1 << 30, 1);
+	world_run(l);
+	ck_assert_uint_eq(do_store(l, 1, 120)->answer.n, 120);
+	ck_assert_uint_eq(world_gauge(l, STOKER_GAUGE_ARENA_PINNED), 0);
+	ck_assert_uint_eq(world_gauge(l, STOKER_GAUGE_ARENA_OBJECTS), 120);
+	return l;
+}
+
+START_TEST(the_pins_of_a_long_lookup_that_is_cancelled_go_little_by_little)
+{
+	struct world *l = world_of_300();
+	struct engine_request request;
+	uint64_t pinned;
+
+	l->hold[PENDING_READ] = true;
+	request = ask_lookup(l, 0, WORLD_SMALL, PLAIN, 1, 300, STOKER_F_PREFETCH);
+	submit(l, 0, &request);
+	world_run(l);
+	ck_assert(!l->seen[0][WORLD_SMALL].done);
+	ck_assert_uint_ge(world_gauge(l, STOKER_GAUGE_ARENA_PINNED), 120 * 8192);
+	engine_cancel(l->engine, 0, WORLD_SMALL, request.head.generation);
+	world_audit(l);
+	ck_assert(l->seen[0][WORLD_SMALL].done);
+	/* The first chunks of it are still pinned: those are the last to go. */
+	pinned = world_gauge(l, STOKER_GAUGE_ARENA_PINNED);
+	ck_assert_uint_ge(pinned, 30 * 8192);	/* ... and 8 are being read */
+	ck_assert_uint_lt(pinned, 120 * 8192);
+	l->hold[PENDING_READ] = false;
+	world_run(l);
+	ck_assert_uint_eq(world_gauge(l, STOKER_GAUGE_ARENA_PINNED), 0);
+	world_free(l);
+}
+END_TEST
+
+START_TEST(what_a_long_lookup_does_not_answer_goes_little_by_little_too)
+{
+	struct world *l = world_of_300();
+	struct engine_request request;
+	uint64_t lease[2];
+
+	/* The answer is what is in the arena; the lease has that and nothing else. */
+	request = ask_lookup(l, 0, WORLD_SMALL, PLAIN, 1, 300, 0);
+	submit(l, 0, &request);
+	world_run(l);
+	ck_assert_uint_eq(l->seen[0][WORLD_SMALL].answer.n, 120);
+	ck_assert_uint_eq(world_gauge(l, STOKER_GAUGE_ARENA_PINNED), 120 * 8192);
+	lease_of(&l->seen[0][WORLD_SMALL], lease);
+	/* Renewed over no more than it has: all that this found anew is let go. */
+	request = ask_lookup(l, 0, WORLD_SMALL, PLAIN, 1, 300, STOKER_F_RENEW);
+	memcpy(request.head.lease, lease, sizeof(lease));
+	submit(l, 0, &request);
+	world_run(l);
+	ck_assert_uint_eq(l->seen[0][WORLD_SMALL].answer.n, 120);
+	do_release(l, lease);
+	world_run(l);
+	ck_assert_uint_eq(world_gauge(l, STOKER_GAUGE_ARENA_PINNED), 0);
+	world_free(l);
+}
+END_TEST
+
 /* ---- the suite ---------------------------------------------------------------------------------- */
 
 static TCase *leases(void)
@@ -433,6 +503,8 @@ static TCase *leases(void)
 	tcase_add_test(tests, what_a_client_holds_is_bounded);
 	tcase_add_test(tests, the_table_knows_what_is_mapped);
 	tcase_add_test(tests, the_end_of_a_session_ends_its_lookups_and_leases_and_no_copies);
+	tcase_add_test(tests, the_pins_of_a_long_lookup_that_is_cancelled_go_little_by_little);
+	tcase_add_test(tests, what_a_long_lookup_does_not_answer_goes_little_by_little_too);
 	return tests;
 }
 

@@ -86,8 +86,8 @@ static size_t lay(const struct engine_config *c, struct engine *e, uint8_t *base
 	void *part;
 
 	cut(base, &at, sizeof(struct engine));
-	/* A lease's last piece may be nearly empty, and so may the one of recovered objects. */
-	e->pieces_max = c->leased_chunks / PIECE_CHUNKS + c->leases + 2;
+	/* A lease's last piece may be nearly empty, and so may that of recovered objects, and that of what is dropped. */
+	e->pieces_max = c->leased_chunks / PIECE_CHUNKS + c->leases + 3;
 	lay_tables(c, e, base, &at);
 	part = cut(base, &at, index_bytes(c->entries, c->records));
 	if (base)

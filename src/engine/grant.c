@@ -1,6 +1,6 @@
 /*
  * The end of a LOOKUP: what the answered length needs becomes a lease's, or extends one; the rest is
- * unpinned, leaf first. Then hits are counted, the bitmap is brought into its published form, and the
+ * unpinned, leaf first: at once if it is little, else in the background, like the pins of a lease that ends. Then hits are counted, the bitmap is brought into its published form, and the
  * job is DONE.
  */
 #include "src/engine/internal.h"
@@ -26,6 +26,36 @@ static void place_unpin(struct engine *e, struct lookup *lk, uint32_t place)
 	entry_unpin(e, number);
 }
 
+/* In a place's entry: its pin goes, but not in this step. (No number is that high, nor is any of them NONE.) */
+#define PLACE_LATER PIECE_HIT
+
+static void place_drop(struct engine *e, struct lookup *lk, uint32_t place)
+{
+	if (lk->entries[place] == NONE)
+		return;
+	if (lk->probed > DROP_CHUNKS)
+		lk->entries[place] |= PLACE_LATER;
+	else
+		place_unpin(e, lk, place);
+}
+
+/* What is marked goes as if it had been a lease's: some of it now, the rest little by little. */
+static void places_end(struct engine *e, struct lookup *lk)
+{
+	struct chunks chunks = { .last = NONE };
+
+	for (uint32_t place = 0; lk->probed > DROP_CHUNKS && place < lk->probed; place++) {
+		const uint32_t number = lk->entries[place] & ~PLACE_LATER;
+		const bool hit = bit_get(lk->hits, place) || place < lk->have;
+
+		if (lk->entries[place] == NONE || !(lk->entries[place] & PLACE_LATER))
+			continue;
+		chunks_append(e, &chunks, hit ? number | PIECE_HIT : number);
+		lk->entries[place] = NONE;
+	}
+	chunks_end(e, &chunks);
+}
+
 /* Unpin what a length of @n does not need, leaf first. Returns the first place that is kept; ret_end: after the last. */
 static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_t n, uint32_t *ret_end)
 {
@@ -46,7 +76,7 @@ static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_
 		if (lk->entries[place] == NONE)
 			continue;
 		if (none || !is_kept(e, job, place, n)) {
-			place_unpin(e, lk, place);
+			place_drop(e, lk, place);
 			continue;
 		}
 		first = place;
@@ -54,6 +84,7 @@ static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_
 		if (*ret_end == 0)
 			*ret_end = place + 1;
 	}
+	places_end(e, lk);
 	e->chunks_taken -= lk->reserved;
 	lk->reserved = 0;
 	return first;
@@ -155,9 +186,11 @@ static enum stoker_status renew(struct engine *e, struct job *job, uint32_t *n, 
 	}
 	extends = *n > lease->length;
 	first = unpin_rest(e, job, !extends, *n, &end);
-	if (extends && !extend(e, lease, lk, *n, first, end))
+	if (extends && !extend(e, lease, lk, *n, first, end)) {
 		for (uint32_t place = end; place-- > first;)
-			place_unpin(e, lk, place);
+			place_drop(e, lk, place);
+		places_end(e, lk);
+	}
 	*n = lease->length;
 	lease->readers |= lk->readers;
 	answer->lease_ms = lease_set_time(e, number, lk->lease_ms);
