@@ -178,7 +178,8 @@ struct stoker_slot_client {
 	_Atomic uint32_t generation;	/* of the job that is being asked for; informative */
 	_Atomic uint32_t want_wake;	/* generation to wake for, seq_cst; 0 = none */
 	_Atomic uint32_t cancel;	/* generation to cancel; a CANCEL entry says when to look */
-	uint32_t reserved[13];
+	_Atomic uint32_t want_done;	/* generation whose DONE a device waits for, seq_cst; 0 = none */
+	uint32_t reserved[12];
 };
 
 /**
@@ -202,15 +203,27 @@ struct stoker_slot_broker {
 	_Atomic uint64_t lease[2];	/* token of the lease; MAP: of the hold */
 };
 
+/**
+ * struct stoker_slot_device - for a device of the client that waits for a job. Devices compare 32 bits, and a
+ * stream may come to its wait when the slot serves another job already: so this is the generation of
+ * the last job that was DONE and waited for, and a wait is (int32_t)(done - generation) >= 0. Written by the
+ * broker after `word`, if want_done asks for it; by the client before it asks, and when the broker is gone.
+ */
+struct stoker_slot_device {
+	_Atomic uint32_t done;
+	uint32_t reserved[15];
+};
+
 /** struct stoker_slot - header of a slot. Client and broker line are 128 bytes apart. */
 struct stoker_slot {
 	alignas(64) struct stoker_slot_client client;
 	alignas(64) union stoker_request_line request;	/* written by the client, taken by shm_take() */
 	alignas(64) struct stoker_slot_broker broker;
-	alignas(64) uint64_t reserved[8];		/* keeps neighbours 128 bytes apart */
+	alignas(64) struct stoker_slot_device device;	/* and keeps neighbours 128 bytes apart */
 };
 static_assert(sizeof(struct stoker_slot_client) == STOKER_LINE, "the client line is one line");
 static_assert(sizeof(struct stoker_slot_broker) == STOKER_LINE, "the broker line is one line");
+static_assert(sizeof(struct stoker_slot_device) == STOKER_LINE, "the device line is one line");
 static_assert(offsetof(struct stoker_slot, request) == 64, "the layout is ABI: raise STOKER_ABI");
 static_assert(offsetof(struct stoker_slot, broker) == 128, "client and broker lines are 128 apart");
 static_assert(sizeof(struct stoker_slot) == 256, "the layout is ABI: raise STOKER_ABI");

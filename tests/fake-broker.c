@@ -402,6 +402,8 @@ bool fake_publish(struct fake *fake, uint32_t slot, uint32_t generation, const s
 	atomic_store(&line->word, slot_word(generation, a->status, a->stage));
 	if (a->stage != STOKER_STAGE_DONE)
 		return false;
+	if (atomic_load(&shared->client.want_done) == generation)
+		atomic_store(&shared->device.done, generation);
 	if (!a->no_hint)
 		response_put(&client->responses, slot);
 	if (!fake_is_waited_for(fake, slot, generation))

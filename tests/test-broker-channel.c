@@ -294,6 +294,23 @@ START_TEST(only_the_generation_that_is_waited_for_asks_for_a_wake)
 }
 END_TEST
 
+START_TEST(only_a_job_that_a_device_waits_for_is_told_to_it_and_only_when_it_is_done)
+{
+	const struct engine_answer ending = { .stage = STOKER_STAGE_ENDING, .status = STOKER_STATUS_CANCELLED };
+	const struct engine_answer done = { .stage = STOKER_STAGE_DONE };
+	struct stoker_slot *slot = &channel->slots[0];
+
+	channel_publish(channel, 0, 6, &done);
+	ck_assert_uint_eq(atomic_load(&slot->device.done), 0);
+	atomic_store(&slot->client.want_done, 8);
+	channel_publish(channel, 0, 7, &done);
+	channel_publish(channel, 0, 8, &ending);
+	ck_assert_uint_eq(atomic_load(&slot->device.done), 0);
+	channel_publish(channel, 0, 8, &done);
+	ck_assert_uint_eq(atomic_load(&slot->device.done), 8);
+}
+END_TEST
+
 START_TEST(a_client_that_never_reads_its_pipe_never_holds_up_a_wake)
 {
 	for (int i = 0; i < 100000; i++)
@@ -358,6 +375,7 @@ int main(void)
 	tcase_add_test(tests, a_cancel_takes_the_generation_from_the_cancel_word);
 	tcase_add_test(tests, an_answer_is_published_whole);
 	tcase_add_test(tests, only_the_generation_that_is_waited_for_asks_for_a_wake);
+	tcase_add_test(tests, only_a_job_that_a_device_waits_for_is_told_to_it_and_only_when_it_is_done);
 	tcase_add_test(tests, a_client_that_never_reads_its_pipe_never_holds_up_a_wake);
 	tcase_add_test(tests, a_channel_with_an_entry_is_not_parked);
 	tcase_add_test(tests, any_bytes_in_the_ring_are_taken_or_broken_and_nothing_else);

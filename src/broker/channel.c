@@ -239,6 +239,9 @@ bool channel_publish(struct channel *channel, uint32_t slot, uint32_t generation
 	if (!done)
 		return false;
 	response_put(&channel->responses, slot);
+	/* As with want_wake: it stores its want and then loads the word. */
+	if (atomic_load_explicit(&shared->client.want_done, memory_order_seq_cst) == generation)
+		atomic_store_explicit(&shared->device.done, generation, memory_order_release);
 	return atomic_load_explicit(&shared->client.want_wake, memory_order_seq_cst) == generation;
 }
 
