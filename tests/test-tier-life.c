@@ -387,6 +387,29 @@ START_TEST(a_memlock_limit_that_is_too_small_costs_registered_buffers_and_names_
 }
 END_TEST
 
+/* ---- drain ------------------------------------------------------------------------------------------------------ */
+
+START_TEST(what_was_drained_is_found_after_a_kill_that_follows_at_once)
+{
+	struct worker w;
+
+	whole_start();
+	worker_start(&w);
+	for (uint32_t chain = 0; chain < 4; chain++)
+		worker_stores(&w, chain * 1000, 64);
+	ck_assert_int_eq(whole_ctl("drain"), 0);
+	ck_assert_int_eq(whole_end(SIGKILL), 1000 + SIGKILL);
+	worker_end(&w);
+	whole_clean_objects();
+	whole_start();
+	worker_start(&w);
+	for (uint32_t chain = 0; chain < 4; chain++)
+		ck_assert_uint_eq(worker_gets(&w, chain * 1000, 64, 64).counts[1], 64);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 /* ---- a block device -------------------------------------------------------------------------------------------- */
 
 /* A loop device over a file of 64 MiB in the directory, which goes with its last user; -1: not here. */
@@ -481,6 +504,7 @@ int main(void)
 	tcase_add_test(slow, while_a_tier_is_being_opened_clients_attach_and_are_answered);
 	tcase_add_test(slow, a_broker_that_is_stopped_while_a_tier_is_being_opened_ends_at_once);
 	tcase_add_test(slow, objects_of_forgotten_models_are_told_of_with_cause_and_remedy_and_come_back_from_disk);
+	tcase_add_test(slow, what_was_drained_is_found_after_a_kill_that_follows_at_once);
 	suite_add_tcase(suite, slow);
 	TCase *less = tcase_create("less");
 	tcase_add_checked_fixture(less, setup, whole_clean);

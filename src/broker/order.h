@@ -91,6 +91,7 @@ struct order {
 		struct { uint32_t number; struct engine_quota quota; } tenant;
 		struct { struct arena *arena; const struct device_backend *backend; struct device *device; } machine;
 		struct { struct tier *tier; uint32_t number; } tier;
+		struct { uint32_t awaited; } drain;		/* tiers that are being flushed; the core's */
 		uint32_t extent;
 		struct order_found *found;
 		const char *why;				/* EXPELLED, with channel in `owner` */

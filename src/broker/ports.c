@@ -221,6 +221,19 @@ static void model_forget(struct core *core, const struct model *model)
 	figures_model_gone(core, model->number);
 }
 
+/* All is written; it is drained when it would also survive the machine's end. True: a tier is still to answer. */
+static bool tiers_flush(struct core *core, struct order *order)
+{
+	order->drain.awaited = 0;
+	for (uint32_t i = 0; i < core->n_tiers; i++) {
+		if (core->tiers[i] && tier_flush(core->tiers[i], (uintptr_t)order) == 0) {
+			order->drain.awaited++;
+			core->io_out++;
+		}
+	}
+	return order->drain.awaited > 0;
+}
+
 static void port_control(void *shell, engine_token token, enum stoker_status status, uint64_t value)
 {
 	struct core *core = shell;
@@ -234,6 +247,8 @@ static void port_control(void *shell, engine_token token, enum stoker_status sta
 		figures_model(core, order->model.model, order->model.epoch);
 	if (order->type == ORDER_MODEL_CLOSE && status == STOKER_STATUS_OK)
 		model_forget(core, order->model.model);
+	if (order->type == ORDER_DRAIN && status == STOKER_STATUS_OK && tiers_flush(core, order))
+		return;
 	link_tell(&core->control, order);
 }
 
@@ -290,6 +305,7 @@ static void device_event_take(struct core *core, const struct device_event *even
 
 static void tier_event_take(struct core *core, uint32_t number, const struct tier_event *event)
 {
+	struct order *order;
 	struct model *model;
 
 	switch (event->type) {
@@ -303,6 +319,12 @@ static void tier_event_take(struct core *core, uint32_t number, const struct tie
 		model = core->by_engine[event->token];
 		if (--model->saves_awaited == 0)
 			engine_epoch_persisted(core->engine, model->engine, !model->save_failed);
+		break;
+	case TIER_FLUSHED:
+		core->io_out--;
+		order = (struct order *)(uintptr_t)event->token;
+		if (--order->drain.awaited == 0)
+			link_tell(&core->control, order);
 		break;
 	case TIER_FAILED:
 		core->tier_rows[number].state = STOKER_TIER_FAILED;

@@ -22,7 +22,7 @@
 #define TIER_PRIORITIES	8u
 #define TIER_SPARE	4096u	/* messages that are no reads or writes */
 
-enum tier_verb { TIER_READ, TIER_WRITE, TIER_SLAB, TIER_EPOCH, TIER_EXTENT };
+enum tier_verb { TIER_READ, TIER_WRITE, TIER_SLAB, TIER_EPOCH, TIER_EXTENT, TIER_FLUSH };
 
 /** struct tier_message - one errand; it belongs to whoever took it from a queue last. */
 struct tier_message {
@@ -44,6 +44,7 @@ struct tier_message {
 			uint64_t tag, token;
 		} epoch;
 		uint32_t extent;
+		uint64_t flush;			/* its token */
 	};
 };
 

@@ -410,6 +410,20 @@ static void epoch_take(struct tier *tier, struct tier_message *message)
 	send_back(tier, message);
 }
 
+/* For people who drain: rare, so it may hold up the reads behind it. Writes before it have ended, or it would not be asked. */
+static void flush_take(struct tier *tier, struct tier_message *message)
+{
+	int r = 0;
+
+	log_write(tier);
+	if (fdatasync(slabs_fd(tier->slabs)) < 0 || fdatasync(tier->file) < 0)
+		r = errno;
+	if (r != 0)
+		log_lost(tier, r, "make durable");
+	message->result = r == 0 ? ENGINE_OK : ENGINE_FAILED;
+	send_back(tier, message);
+}
+
 static bool messages_take(struct tier *tier)
 {
 	struct tier_message *message;
@@ -427,6 +441,9 @@ static bool messages_take(struct tier *tier)
 			break;
 		case TIER_EPOCH:
 			epoch_take(tier, message);
+			break;
+		case TIER_FLUSH:
+			flush_take(tier, message);
 			break;
 		case TIER_EXTENT:
 			tier_list_put(&tier->extents, message);

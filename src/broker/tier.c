@@ -367,6 +367,11 @@ int tier_persist_epoch(struct tier *tier, const uint8_t model_digest[MODEL_DIGES
 	return errand_send(tier, &errand);
 }
 
+int tier_flush(struct tier *tier, uint64_t token)
+{
+	return errand_send(tier, &(struct tier_message){ .verb = TIER_FLUSH, .flush = token });
+}
+
 /* Is there an event in @message for the core? */
 static bool event_of(const struct tier_message *message, struct tier_event *ret)
 {
@@ -379,6 +384,11 @@ static bool event_of(const struct tier_message *message, struct tier_event *ret)
 	if (message->verb == TIER_EPOCH) {
 		ret->type = TIER_EPOCH_DONE;
 		ret->token = message->epoch.token;
+		return true;
+	}
+	if (message->verb == TIER_FLUSH) {
+		ret->type = TIER_FLUSHED;
+		ret->token = message->flush;
 		return true;
 	}
 	return false;

@@ -80,13 +80,14 @@ int tier_slab(struct tier *tier, bool add, const struct engine_place *place,
 	      const struct engine_object *object, const struct image_identity *identity);
 int tier_persist_epoch(struct tier *tier, const uint8_t model_digest[MODEL_DIGEST_BYTES], uint32_t epoch,
 		       uint64_t tag, uint64_t token);
+int tier_flush(struct tier *tier, uint64_t token);	/* all that was asked before is to be durable; answered when it is */
 
-enum tier_event_type { TIER_IO_DONE, TIER_EPOCH_DONE, TIER_FAILED };
+enum tier_event_type { TIER_IO_DONE, TIER_EPOCH_DONE, TIER_FLUSHED, TIER_FAILED };
 struct tier_event {
 	enum tier_event_type type;
 	uint32_t io;
 	enum engine_result result;
-	uint64_t token;			/* EPOCH_DONE */
+	uint64_t token;			/* EPOCH_DONE, FLUSHED */
 };
 uint32_t tier_reap(struct tier *tier, struct tier_event *ret, uint32_t n);
 
