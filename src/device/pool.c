@@ -58,6 +58,15 @@ static int check_region(uint32_t number, const struct message_plane *plane, stru
 	return 0;
 }
 
+void pool_row_join(struct pool_row *row)
+{
+	if (row->runs > 1 && row->run_stride == row->run_bytes && row->block_bytes <= UINT32_MAX) {
+		row->run_bytes = (uint32_t)row->block_bytes;
+		row->runs = 1;
+	}
+	row->dense = row->runs == 1 && row->block_stride == row->block_bytes;
+}
+
 static void bind_row(struct pool_row *ret, const struct message_plane *plane, uint64_t payload,
 		     struct device_region *region)
 {
@@ -71,12 +80,7 @@ static void bind_row(struct pool_row *ret, const struct message_plane *plane, ui
 		.run_bytes = plane->bytes,
 		.region = region,
 	};
-	/* Runs that lie one behind the other are one run: fewer and longer copies. */
-	if (ret->runs > 1 && ret->run_stride == ret->run_bytes && ret->block_bytes <= UINT32_MAX) {
-		ret->run_bytes = (uint32_t)ret->block_bytes;
-		ret->runs = 1;
-	}
-	ret->dense = ret->runs == 1 && ret->block_stride == ret->block_bytes;
+	pool_row_join(ret);
 }
 
 /* Where each layer begins, from the rows, which are in ascending order of layers. */

@@ -46,6 +46,9 @@ int pool_open(uint32_t client, uint32_t number, const struct model_layout *layou
 	      struct device_region *const *regions, uint32_t n_regions, char *why, struct device_pool **ret);
 void pool_close(struct device_pool *pool);	/* NULL is fine */
 
+/* Runs of a row that lie one behind the other are one run, and so may its blocks be: fewer and longer copies. */
+void pool_row_join(struct pool_row *row);
+
 /* Has memory of any of its regions gone away? */
 bool pool_has_faulted(const struct device_pool *pool);
 
