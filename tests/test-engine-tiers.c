@@ -616,6 +616,48 @@ START_TEST(writes_that_come_to_nothing_do_not_leave_the_others_waiting)
 }
 END_TEST
 
+/* Lookup of a chain with that priority, in that slot; it waits for its reads. */
+static uint32_t load(uint64_t chain, uint32_t n, uint32_t slot, uint8_t priority)
+{
+	struct engine_request request = ask_lookup(w, 0, slot, PLAIN, chain, n, STOKER_F_PREFETCH);
+
+	request.head.priority = priority;
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert(!w->seen[0][slot].done);
+	return request.head.generation;
+}
+
+START_TEST(a_fill_goes_by_the_most_urgent_of_those_who_still_wait_for_it)
+{
+	const struct stoker_wire_key urgent = key_of(3, 0), left = key_of(2, 0);
+	uint32_t generation;
+
+	for (uint64_t chain = 1; chain <= 3; chain++)
+		do_store(w, chain, 8);
+	engine_evict(w->engine, 1 << 30, 1);
+	world_run(w);
+	w->hold[PENDING_READ] = true;
+	load(1, 8, 1, 0);			/* the device has enough to do */
+	ck_assert_uint_eq(w->n_pending, 8);
+	generation = load(2, 4, 2, 1);
+	load(2, 4, 3, 6);			/* shares those fills */
+	load(3, 4, 4, _i ? 4 : 7);
+	engine_cancel(w->engine, 0, 2, generation);
+	world_audit(w);
+	world_answer(w, 0);
+	world_turn(w);
+	ck_assert_uint_eq(w->n_pending, 9);	/* a verification, and the next read */
+	ck_assert_int_eq(w->pending[8].kind, PENDING_READ);
+	ck_assert_mem_eq(&w->pending[8].io.object.key, _i ? &urgent : &left, sizeof(urgent));
+	ck_assert_uint_eq(w->pending[8].io.priority, _i ? 4 : 6);
+	w->hold[PENDING_READ] = false;
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][3].answer.n, 4);
+	ck_assert_uint_eq(w->seen[0][4].answer.n, 4);
+}
+END_TEST
+
 /* ---- the suite ------------------------------------------------------------------------------------------------ */
 
 static TCase *tiers(void)
@@ -637,6 +679,7 @@ static TCase *tiers(void)
 	tcase_add_test(tests, a_cancelled_lookup_leaves_the_fill_to_the_other_one);
 	tcase_add_test(tests, clients_take_turns_at_a_tier);
 	tcase_add_test(tests, an_urgent_lookup_is_read_for_first);
+	tcase_add_loop_test(tests, a_fill_goes_by_the_most_urgent_of_those_who_still_wait_for_it, 0, 2);
 	tcase_add_loop_test(tests, a_failed_read_ends_the_prefix_there, 0, 4);
 	tcase_add_test(tests, bytes_that_do_not_match_their_checksum_are_never_served);
 	tcase_add_test(tests, without_prefetch_the_answer_is_what_is_in_the_arena);

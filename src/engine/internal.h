@@ -637,6 +637,7 @@ void check_seal(struct engine *engine, uint32_t record);
 void check_pump(struct engine *engine);
 void tier_read(struct engine *engine, uint32_t record, uint32_t priority);	/* placed, FILLING */
 void tier_raise(struct engine *engine, uint32_t record, uint32_t priority);
+void tier_lower(struct engine *engine, uint32_t record, uint32_t priority);	/* if it is queued yet */
 void tier_write(struct engine *engine, uint32_t record);	/* sealed and dirty */
 void tier_pump(struct engine *engine, uint32_t tier);
 bool tier_has_work(struct engine *engine, uint32_t tier);	/* that can be begun in the next turn */

@@ -7,6 +7,10 @@
  * been fed to `arena`, whose longest length is what is ready; the job waits there for the first
  * chunk that is not. Fills are shared: whoever wants an object that is being read only waits for it.
  *
+ * A fill has the priority of the most urgent job that waits for it. When that one leaves, what is only
+ * queued goes by the next: chunks of one chain are at the same place in every lookup of it, so who wants
+ * them is found without books. Who is not found that way raises it again when that chunk is all it waits for.
+ *
  * A part that will not come (its read failed, or there was no room) is fed as absent: the answer is
  * the greatest length that is usable without it.
  */
@@ -47,8 +51,77 @@ void load_begin(struct engine *e, struct job *job)
 	load_step(e, job);
 }
 
+/* Other lookups of the model that load; a few are enough, since beyond them nothing is lowered. */
+#define OTHERS_MAX 32u
+struct others { const struct job *job[OTHERS_MAX]; uint32_t n; };
+
+/* false: there are too many to look at. */
+static bool others_find(const struct engine *e, const struct job *leaving, struct others *ret)
+{
+	ret->n = 0;
+	for (uint32_t number = e->models[leaving->model].jobs; number != NONE; number = e->jobs[number].of_model.next) {
+		const struct job *job = &e->jobs[number];
+
+		if (job == leaving || job->phase != PHASE_LOAD)
+			continue;
+		if (ret->n == OTHERS_MAX)
+			return false;
+		ret->job[ret->n++] = job;
+	}
+	return true;
+}
+
+static bool wants(const struct job *job, uint32_t place, uint32_t entry)
+{
+	const struct lookup *lk = &job->lookup;
+
+	if (job->flags & STOKER_F_ANY)		/* its places are its own: it may */
+		return true;
+	return place < lk->issued && place >= lk->cursor && lk->entries[place] == entry;
+}
+
+/* The leaving job was the most urgent one for fills of this place that nobody has begun. */
+static void place_lower(struct engine *e, const struct job *leaving, const struct others *others, uint32_t place)
+{
+	const uint32_t entry = leaving->lookup.entries[place];
+	uint32_t next, priority = PRIORITIES - 1;
+
+	for (uint32_t job = e->waiters[entry], i = 0; job; job = e->jobs[job - 1].link.next + 1, i++) {
+		if (i == OTHERS_MAX)
+			return;
+		if (e->jobs[job - 1].priority < priority)
+			priority = e->jobs[job - 1].priority;
+	}
+	for (uint32_t i = 0; i < others->n; i++)
+		if (others->job[i]->priority < priority && wants(others->job[i], place, entry))
+			priority = others->job[i]->priority;
+	for (uint32_t r = entry_of(e, entry)->records; r != NONE; r = next) {
+		next = record_of(e, r)->next;
+		if (e->sides[r].priority == leaving->priority && priority > leaving->priority)
+			tier_lower(e, r, priority);
+	}
+}
+
+/* What it asked for last is what may still be queued. Alone with a chunk, it takes the fill along. */
+static void fills_lower(struct engine *e, const struct job *job)
+{
+	const struct lookup *lk = &job->lookup;
+	struct others others;
+	uint32_t left = PLACES_A_STEP;
+
+	if (job->phase != PHASE_LOAD || job->priority == PRIORITIES - 1 || !others_find(e, job, &others))
+		return;
+	for (uint32_t place = lk->issued; place > lk->cursor && left > 0; left--) {
+		const uint32_t entry = lk->entries[--place];
+
+		if (entry != NONE && entry_of(e, entry)->pins > 1)
+			place_lower(e, job, &others, place);
+	}
+}
+
 void load_end(struct engine *e, struct job *job)
 {
+	fills_lower(e, job);
 	job_leave_issue(e, job);
 	e->load_bytes -= job->lookup.load_bytes;
 	job->lookup.load_bytes = 0;

@@ -57,7 +57,7 @@ static void rate_see(struct engine *e, struct tier *t, uint64_t bytes)
 
 /* ---- reads ---------------------------------------------------------------------------------------- */
 
-void tier_read(struct engine *e, uint32_t number, uint32_t priority)
+static void read_queue(struct engine *e, uint32_t number, uint32_t priority, bool front)
 {
 	const struct record *record = record_of(e, number);
 	struct side *side = &e->sides[number];
@@ -66,9 +66,14 @@ void tier_read(struct engine *e, uint32_t number, uint32_t priority)
 	ENGINE_ASSERT(record->state == RECORD_FILLING && record->disk_place != NONE && side->io == NONE);
 	side->tier = record->tier;
 	side->priority = (uint8_t)priority;
-	queue_push(e, &t->reads[priority], number, QUEUE_READ, false);
+	queue_push(e, &t->reads[priority], number, QUEUE_READ, front);
 	t->n_queued++;
 	t->queued_bytes += record_bytes(e, record);
+}
+
+void tier_read(struct engine *e, uint32_t number, uint32_t priority)
+{
+	read_queue(e, number, priority, false);
 }
 
 /* One more waits for it: it goes by the most urgent of them. */
@@ -84,6 +89,20 @@ void tier_raise(struct engine *e, uint32_t number, uint32_t priority)
 	} else if (side->queue == QUEUE_VERIFY) {
 		check_verify(e, number, priority);
 	}
+}
+
+/* Who wanted it most does not any more. What has begun goes on; it has waited longer than others there. */
+void tier_lower(struct engine *e, uint32_t number, uint32_t priority)
+{
+	const uint8_t queue = e->sides[number].queue;
+
+	if (queue != QUEUE_READ && queue != QUEUE_VERIFY)
+		return;
+	record_unqueue(e, number);
+	if (queue == QUEUE_READ)
+		read_queue(e, number, priority, true);
+	else
+		check_verify(e, number, priority);
 }
 
 static struct engine_io io_of(struct engine *e, uint32_t number, uint32_t io, uint32_t tier, uint32_t unit)
