@@ -72,15 +72,20 @@ struct wire_up {
 	char why[MESSAGE_REASON];
 };
 
-/* VMM: n_fds descriptors come along, mapped one behind the other; more follow while `more` is set. */
+/*
+ * VMM: n_fds descriptors come along, mapped one behind the other; more follow while `more` is set. With `fence`
+ * one more comes along, the last: the write end of the fence of the worker, which the copier keeps open until
+ * the region is closed, or could not be opened, so that the worker sees that nobody touches it any more.
+ */
 enum wire_region_kind { WIRE_REGION_IPC, WIRE_REGION_VMM };
-#define WIRE_FDS_MAX 128u
+#define WIRE_FDS_MAX 129u		/* of a message: 128 allocations and a fence */
 struct wire_region {
 	struct wire_header header;
 	uint32_t region;
 	uint32_t kind;			/* enum wire_region_kind */
 	uint64_t offset, bytes;		/* of the region in the memory that is imported */
 	uint32_t n_fds, more;
+	uint32_t fence, reserved;
 	uint8_t handle[64];		/* IPC */
 	uint64_t fd_bytes[WIRE_FDS_MAX];	/* VMM: of each descriptor's memory */
 };
