@@ -170,7 +170,7 @@ static void client_hear(struct fake *fake, struct fake_client *client)
 	static _Alignas(8) uint8_t buffer[MESSAGE_BYTES_MAX];
 	const struct message_header *header = (const struct message_header *)buffer;
 	struct talk_fds fds = { 0 };
-	const ssize_t n = talk_receive(client->sock, buffer, sizeof(buffer), &fds, MESSAGE_FDS_MAX);
+	const ssize_t n = talk_receive(client->sock, buffer, sizeof(buffer), &fds, TALK_FDS_MAX);
 
 	if (n == -EAGAIN)
 		return;

@@ -1,12 +1,13 @@
 #!/bin/sh
-# The public header is taken by C11, by C++11, alone and twice, without a warning.
+# The public headers are taken by C11, by C++11, together and twice, without a warning.
 set -eu
 top_srcdir=${top_srcdir:-.}
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cat >"$dir/user.c" <<'END'
-#include <stoker/stoker.h>
+#include <stoker/cuda.h>
+#include <stoker/cuda.h>
 #include <stoker/stoker.h>
 #include <stoker/status.h>
 

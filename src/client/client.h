@@ -133,6 +133,9 @@ struct stoker_model {
 
 struct stoker_region {
 	struct object object;
+	/* How it is given to a broker, if it is no memory in files: a device's room knows (src/device/). It may
+	 * be the first field of something larger, of one piece. NULL: the ranges below. */
+	int (*send)(struct stoker_region *region, int sock, uint64_t deadline_ns);
 	uint32_t n;
 	int fd[MESSAGE_FDS_MAX];	/* duplicates, for the next broker */
 	struct { uint64_t offset, bytes; } range[MESSAGE_FDS_MAX];
@@ -145,6 +148,11 @@ struct stoker_pool {
 	uint32_t blocks;		/* of an object */
 	uint32_t n_blocks, n_planes;
 	struct stoker_plane planes[];
+};
+
+/* What calls for a device of the worker keep with a handle (src/device/). */
+struct client_device {
+	void (*close)(struct client_device *device, bool forked);	/* by stoker_close() */
 };
 
 /* ---- handle --------------------------------------------------------------------------------------- */
@@ -200,6 +208,7 @@ struct stoker {
 	struct channel_geometry wish;
 	char client_name[64];
 	char *name;
+	struct client_device *device;	/* NULL until a device is first used */
 	struct stoker *next_handle;	/* of the process, for fork */
 	char error[TALK_WHY];
 	uint8_t *message;		/* MESSAGE_BYTES_MAX of room for one message */
@@ -262,6 +271,9 @@ int object_drop(struct object *object);		/* likewise; of a gone broker: when all
 int object_send_open(struct object *object, int sock, uint32_t ordinal, uint64_t deadline_ns);
 int object_send(struct object *object, enum object_question question, int sock, void *message, size_t bytes,
 		const int *fds, uint32_t n_fds, uint64_t deadline_ns);
+/* A message of a question that takes several, the last of which object_send() sends. */
+int object_send_part(struct object *object, int sock, void *message, size_t bytes, const int *fds, uint32_t n_fds,
+		     uint64_t deadline_ns);
 int object_await(struct object *object, uint64_t deadline_ns);	/* until the question is answered */
 int object_listen(struct stoker *c, int sock, uint32_t ordinal);	/* take messages that are there: 0 or -errno */
 
@@ -271,6 +283,7 @@ int model_hear(struct stoker_model *model, const struct message_answer *answer, 
 void model_free(struct stoker_model *model);
 void model_put(struct stoker_model *model);	/* a pool needs it no more: free it if it has been closed */
 int region_send(struct stoker_region *region, int sock, uint64_t deadline_ns);
+int region_register(struct stoker *c, struct stoker_region *region);	/* register it; freed on failure */
 void region_free(struct stoker_region *region);
 int pool_send(struct stoker_pool *pool, int sock, uint32_t ordinal, uint64_t deadline_ns);
 

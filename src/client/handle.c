@@ -172,6 +172,8 @@ void stoker_close(struct stoker *c)
 	if (!c)
 		return;
 	fork_forget(c);
+	if (c->device)
+		c->device->close(c->device, c->forked);
 	away_stop(c);
 	forget_jobs(c);
 	while (c->objects) {

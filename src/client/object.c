@@ -77,6 +77,16 @@ int object_send(struct object *object, enum object_question question, int sock, 
 	return 0;
 }
 
+int object_send_part(struct object *object, int sock, void *message, size_t bytes, const int *fds, uint32_t n_fds,
+		     uint64_t deadline_ns)
+{
+	struct message_header *header = message;
+
+	header->bytes = (uint32_t)bytes;
+	header->request = object->c->request + 1;	/* which object_send() will use up */
+	return talk_send(sock, message, bytes, fds, n_fds, deadline_ns);
+}
+
 int object_send_open(struct object *object, int sock, uint32_t ordinal, uint64_t deadline_ns)
 {
 	object->tried = ordinal;

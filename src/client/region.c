@@ -17,6 +17,8 @@ int region_send(struct stoker_region *region, int sock, uint64_t deadline_ns)
 	struct message_region_add add = { .header.type = MESSAGE_REGION_ADD, .kind = MESSAGE_REGION_HOST,
 					  .n_fds = region->n };
 
+	if (region->send)
+		return region->send(region, sock, deadline_ns);
 	for (uint32_t i = 0; i < region->n; i++) {
 		add.ranges[i].offset = region->range[i].offset;
 		add.ranges[i].bytes = region->range[i].bytes;
@@ -49,6 +51,19 @@ static int ranges_take(struct stoker *c, struct stoker_region *region, const str
 	return 0;
 }
 
+int region_register(struct stoker *c, struct stoker_region *region)
+{
+	int r;
+
+	object_add(c, &region->object, OBJECT_REGION);
+	r = object_open(&region->object);
+	if (r < 0) {
+		object_forget(&region->object);
+		region_free(region);
+	}
+	return r;
+}
+
 static int region_add(struct stoker *c, const struct stoker_range *ranges, uint32_t n, struct stoker_region **ret)
 {
 	struct stoker_region *region;
@@ -66,15 +81,10 @@ static int region_add(struct stoker *c, const struct stoker_range *ranges, uint3
 		region_free(region);
 		return r;
 	}
-	object_add(c, &region->object, OBJECT_REGION);
-	r = object_open(&region->object);
-	if (r < 0) {
-		object_forget(&region->object);
-		region_free(region);
-		return r;
-	}
-	*ret = region;
-	return 0;
+	r = region_register(c, region);
+	if (r == 0)
+		*ret = region;
+	return r;
 }
 
 int stoker_region_add(struct stoker *c, const struct stoker_range *ranges, uint32_t n, struct stoker_region **ret)

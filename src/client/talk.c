@@ -76,7 +76,7 @@ int talk_wait(int sock, uint64_t deadline_ns)
 }
 
 union control_room {
-	char bytes[CMSG_SPACE(sizeof(int) * MESSAGE_FDS_MAX)];
+	char bytes[CMSG_SPACE(sizeof(int) * TALK_FDS_MAX)];
 	struct cmsghdr align;
 };
 
@@ -130,7 +130,7 @@ static void take_fds(struct msghdr *head, struct talk_fds *ret)
 			int fd;
 
 			memcpy(&fd, data + i * sizeof(int), sizeof(int));
-			if (ret->n < MESSAGE_FDS_MAX)
+			if (ret->n < TALK_FDS_MAX)
 				ret->fd[ret->n++] = fd;
 			else
 				close(fd);

@@ -13,9 +13,10 @@
 
 #define TALK_WHY	512u	/* room for the text of a failure: MESSAGE_REASON and what we add */
 
+#define TALK_FDS_MAX	MESSAGE_CUDA_FDS_MAX	/* the most that any message has */
 struct talk_fds {
 	uint32_t n;
-	int fd[MESSAGE_FDS_MAX];
+	int fd[TALK_FDS_MAX];
 };
 void talk_fds_close(struct talk_fds *fds);
 
