@@ -22,7 +22,7 @@
 #define WORLD_POOLS	16u
 #define WORLD_UNITS	(WORLD_EXTENT / 4096u * WORLD_TIER_EXTENTS)
 
-enum world_model { PLAIN, SHARDED, MIXED, BIG, WORLD_MODELS };
+enum world_model { PLAIN, SHARDED, MIXED, BIG, WORLD_MODELS, OTHER = WORLD_MODELS /* as PLAIN, of tenant 1 */ };
 
 /* What is asked of the shell and not answered yet. */
 enum pending_kind { PENDING_READ, PENDING_WRITE, PENDING_SEAL, PENDING_VERIFY, PENDING_COPY, PENDING_KINDS };
@@ -67,6 +67,8 @@ struct world_options {
 	uint32_t tier_extents;		/* 0: WORLD_TIER_EXTENTS */
 	uint32_t entries, records;	/* 0: plenty */
 	uint32_t leased_chunks, leases;	/* 0: plenty */
+	uint32_t holds;			/* 0: plenty */
+	uint32_t tenants;		/* 0: 1. With 2, clients 2 and 3 and the model OTHER are of the second one */
 	enum engine_policy policy;
 	uint32_t refill_permille;
 	bool not_serving, no_random, no_write_back, tiers_later;	/* later: the test brings them up */

@@ -90,7 +90,7 @@ END_TEST
 
 START_TEST(the_many_leases_of_a_client_that_leaves_are_worthless_at_once_and_end_in_turns)
 {
-	struct world *many = world_new(&(struct world_options){ .leases = 300 });
+	struct world *many = world_new(&(struct world_options){ .leases = 600 });
 	struct engine_request request;
 	uint64_t lease[2];
 

@@ -203,7 +203,7 @@ static const char *client_audit(const struct engine *e, uint32_t number)
 	if (leases != client->figures.leases || holds != client->figures.holds || pools != client->figures.pools ||
 	    jobs != client->jobs || held != client->held_bytes)
 		return "what a client has is miscounted";
-	return client->state == CLIENT_LEAVING && jobs == 0 && leases == 0 ? "a client has left and is not told so" : NULL;
+	return client->state == CLIENT_LEAVING && jobs == 0 && leases == 0 && client->chunks == 0 ? "a client has left and is not told so" : NULL;
 }
 
 static const char *pools_audit(const struct engine *e)

@@ -4,7 +4,7 @@
  * Everything that the engine counts as it goes is counted again from the records, and every list is
  * walked. Pins and io are checked entry by entry without memory for it: each reference adds a
  * number that is drawn from its entry, and the sum of those must be what the counts in the entries
- * add up to. Lists of jobs are in audit-lists.c.
+ * add up to. Lists of jobs are in audit-lists.c, tenants and accounts in audit-books.c.
  */
 #include "src/engine/audit.h"
 
@@ -363,5 +363,7 @@ const char *engine_audit(const struct engine *engine)
 		broken = ios_audit(e);
 	if (!broken)
 		broken = extents_audit(e);
+	if (!broken)
+		broken = bounds_audit(e);
 	return broken ? broken : lists_audit(e);
 }

@@ -81,6 +81,14 @@ static void lists_update(struct engine *e, uint32_t number, uint32_t tier)
 		evict_update(&e->tiers[tier].evict, number, is_complete(model, entry->disk));
 }
 
+static void pinned_sub(struct engine *e, const struct model *model, uint64_t parts)
+{
+	const uint64_t bytes = mask_bytes(model, parts);
+
+	e->pinned_bytes -= bytes;
+	e->tenants[model->tenant].pinned -= bytes;
+}
+
 struct was entry_was(struct engine *e, uint32_t number)
 {
 	const struct entry *entry = entry_of(e, number);
@@ -102,9 +110,9 @@ void entry_settle(struct engine *e, uint32_t number, const struct was *was)
 	uint32_t parent;
 
 	if (was->busy)
-		e->pinned_bytes -= mask_bytes(model, was->arena);
+		pinned_sub(e, model, was->arena);
 	if (entry->pins + entry->io != 0)
-		e->pinned_bytes += mask_bytes(model, entry->l1 | entry->filling);
+		pinned_add(e, model, entry->l1 | entry->filling);
 	if (was->l1 != entry->l1 || was->disk != entry->disk)
 		index_mask_changed(e->index, number, was->l1, was->disk);
 	lists_update(e, number, tier);
@@ -180,7 +188,7 @@ static void entry_unbusy(struct engine *e, uint32_t number)
 {
 	const struct entry *entry = entry_of(e, number);
 
-	e->pinned_bytes -= mask_bytes(entry_model(e, entry), entry->l1 | entry->filling);
+	pinned_sub(e, entry_model(e, entry), entry->l1 | entry->filling);
 	entry_idle(e, number);
 }
 
@@ -229,7 +237,7 @@ void entry_io(struct engine *e, uint32_t number)
 	struct entry *entry = entry_of(e, number);
 
 	if (entry->pins + entry->io++ == 0)
-		e->pinned_bytes += mask_bytes(entry_model(e, entry), entry->l1 | entry->filling);
+		pinned_add(e, entry_model(e, entry), entry->l1 | entry->filling);
 }
 
 void entry_io_done(struct engine *e, uint32_t number)

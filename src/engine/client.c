@@ -8,12 +8,6 @@
 
 #define LEASES_A_TURN 64u
 
-void engine_tenant(struct engine *e, uint32_t tenant, const struct engine_quota *quota)
-{
-	ENGINE_ASSERT(tenant < e->config.tenants);
-	e->tenants[tenant].quota = *quota;
-}
-
 void engine_client_in(struct engine *e, uint32_t number, const struct engine_client_config *config)
 {
 	struct client *client = &e->clients[number];
@@ -31,7 +25,7 @@ void client_job_over(struct engine *e, uint32_t number)
 {
 	struct client *client = &e->clients[number];
 
-	if (client->state != CLIENT_LEAVING || client->jobs > 0 || client->leases != NONE)
+	if (client->state != CLIENT_LEAVING || client->jobs > 0 || client->leases != NONE || client->chunks > 0)
 		return;
 	ENGINE_ASSERT(client->holds == NONE && client->pools == NONE);
 	client->state = CLIENT_FREE;
@@ -40,7 +34,10 @@ void client_job_over(struct engine *e, uint32_t number)
 	e->ports.client_gone(e->ports.shell, number);
 }
 
-/* Some leases of clients that are leaving; returns whether there may be more. */
+/*
+ * Some leases of clients that are leaving; returns whether there may be more of them. Whose pins are still
+ * being given back (chunks_drop_some) is looked at again in the next turn.
+ */
 bool clients_leave_some(struct engine *e)
 {
 	uint32_t left = LEASES_A_TURN;

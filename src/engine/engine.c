@@ -189,7 +189,8 @@ struct engine *engine_new(const struct engine_config *config, const struct engin
 	e->pool_mask = power_above(config->pools) - 1;
 	e->session_mask = power_above(config->leases) - 1;
 	chain_tables(e);
-	e->recovered = (struct chunks){ .last = NONE };
+	bounds_init(e);
+	e->recovered = (struct chunks){ .last = NONE, .owner = NONE };
 	e->drop_piece = NONE;
 	e->fresh_jobs = e->fresh_leases = NONE;
 	e->room_waiters = (struct list){ NONE, NONE, 0 };

@@ -71,9 +71,10 @@ struct engine_config {
 	struct control_block *counters;	/* written by the engine's thread only */
 };
 
-/** struct engine_quota - hard limits of a tenant; 0 = none. */
+/** struct engine_quota - hard limits of a tenant. */
 struct engine_quota {
-	uint64_t arena_bytes, disk_bytes;
+	uint64_t arena_bytes, disk_bytes;	/* 0 = none; but pins of several tenants have equal shares of the arena */
+	uint32_t leases, leased_chunks, holds;	/* 0 = an equal share of what there is */
 };
 
 /** struct engine_object - what is to be known of an object to find it again after a restart. */

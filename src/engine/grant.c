@@ -1,7 +1,7 @@
 /*
  * The end of a LOOKUP: what the answered length needs becomes a lease's, or extends one; the rest is
- * unpinned, leaf first: at once if it is little, else in the background, like the pins of a lease that ends. Then hits are counted, the bitmap is brought into its published form, and the
- * job is DONE.
+ * unpinned, leaf first: at once if it is little, else in the background, like the pins of a lease that
+ * ends. Then hits are counted, the bitmap is brought into its published form, and the job is DONE.
  */
 #include "src/engine/internal.h"
 
@@ -39,12 +39,26 @@ static void place_drop(struct engine *e, struct lookup *lk, uint32_t place)
 		place_unpin(e, lk, place);
 }
 
-/* What is marked goes as if it had been a lease's: some of it now, the rest little by little. */
-static void places_end(struct engine *e, struct lookup *lk)
+/*
+ * What is marked goes as if it had been a lease's: some of it now, the rest little by little. @more: so many chunks
+ * of its client's can wait, or the holes of its lease would count twice. What is too much goes now, leaf first.
+ */
+static void places_end(struct engine *e, struct job *job, uint32_t more)
 {
-	struct chunks chunks = { .last = NONE };
+	struct lookup *lk = &job->lookup;
+	struct chunks chunks = { .last = NONE, .owner = job->client };
+	uint32_t n = 0;
 
-	for (uint32_t place = 0; lk->probed > DROP_CHUNKS && place < lk->probed; place++) {
+	for (uint32_t place = 0; lk->probed > DROP_CHUNKS && place < lk->probed; place++)
+		n += lk->entries[place] != NONE && (lk->entries[place] & PLACE_LATER);
+	for (uint32_t place = lk->probed; n > more && place-- > 0;) {
+		if (lk->entries[place] == NONE || !(lk->entries[place] & PLACE_LATER))
+			continue;
+		lk->entries[place] &= ~PLACE_LATER;
+		place_unpin(e, lk, place);
+		n--;
+	}
+	for (uint32_t place = 0; n > chunks.n; place++) {
 		const uint32_t number = lk->entries[place] & ~PLACE_LATER;
 		const bool hit = bit_get(lk->hits, place) || place < lk->have;
 
@@ -53,6 +67,7 @@ static void places_end(struct engine *e, struct lookup *lk)
 		chunks_append(e, &chunks, hit ? number | PIECE_HIT : number);
 		lk->entries[place] = NONE;
 	}
+	chunks_count(e, job->client, n, 0);
 	chunks_end(e, &chunks);
 }
 
@@ -62,7 +77,7 @@ static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_
 	struct lookup *lk = &job->lookup;
 	/* Of full groups alone all places from have to n are kept. */
 	const bool all = lk->plain && !(job->flags & (STOKER_F_ANY | STOKER_F_PROBE));
-	uint32_t first = NONE;
+	uint32_t first = NONE, more;
 
 	lk->kept = 0;
 	*ret_end = 0;
@@ -84,8 +99,9 @@ static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_
 		if (*ret_end == 0)
 			*ret_end = place + 1;
 	}
-	places_end(e, lk);
-	e->chunks_taken -= lk->reserved;
+	more = lk->reserved - (first == NONE ? 0 : *ret_end - first);
+	chunks_count(e, job->client, 0, lk->reserved);
+	places_end(e, job, more);
 	lk->reserved = 0;
 	return first;
 }
@@ -93,12 +109,13 @@ static uint32_t unpin_rest(struct engine *e, struct job *job, bool none, uint32_
 /* Hand the pins of the places [first, end) over. */
 static void chunks_make(struct engine *e, struct lookup *lk, uint32_t first, uint32_t end, struct chunks *ret)
 {
-	*ret = (struct chunks){ .last = NONE, .base = first == NONE ? 0 : first };
+	*ret = (struct chunks){ .last = NONE, .base = first == NONE ? 0 : first, .owner = ret->owner };
 	for (uint32_t place = ret->base; place < end; place++) {
 		const bool hit = lk->entries[place] != NONE && bit_get(lk->hits, place);
 
 		chunks_append(e, ret, hit ? lk->entries[place] | PIECE_HIT : lk->entries[place]);
 	}
+	chunks_count(e, ret->owner, ret->n, 0);
 }
 
 /* Does what the lease pins agree with what this lookup found? */
@@ -155,8 +172,10 @@ static bool extend(struct engine *e, struct lease *lease, struct lookup *lk, uin
 
 	if (end < lease->chunks.base + lease->chunks.n)
 		end = lease->chunks.base + lease->chunks.n;
-	if (begin < end && end - begin > e->config.leased_chunks - e->chunks_taken)
+	if (begin < end && end - begin > bound_chunks(e, lease->client)) {
+		bound_met(e, end - begin <= e->config.leased_chunks - e->chunks_taken);
 		return false;
+	}
 	take_over(e, lease, lk, &first);
 	chunks_end(e, &lease->chunks);
 	chunks_make(e, lk, first, first == NONE ? 0 : end, &lease->chunks);
@@ -189,7 +208,7 @@ static enum stoker_status renew(struct engine *e, struct job *job, uint32_t *n, 
 	if (extends && !extend(e, lease, lk, *n, first, end)) {
 		for (uint32_t place = end; place-- > first;)
 			place_drop(e, lk, place);
-		places_end(e, lk);
+		places_end(e, job, bound_chunks(e, job->client));
 	}
 	*n = lease->length;
 	lease->readers |= lk->readers;
@@ -202,11 +221,12 @@ static enum stoker_status renew(struct engine *e, struct job *job, uint32_t *n, 
 static enum stoker_status grant(struct engine *e, struct job *job, uint32_t *n, struct engine_answer *answer)
 {
 	struct lookup *lk = &job->lookup;
-	const bool full = e->free_lease == NONE;
+	const bool full = bound_leases(e, job->client) == 0;
 	uint32_t end, number;
 	const uint32_t first = unpin_rest(e, job, full, *n, &end);
 
 	if (full && *n > lk->have) {
+		bound_met(e, e->free_lease != NONE);
 		*n = 0;
 		return STOKER_STATUS_NO_MEMORY;
 	}

@@ -19,7 +19,7 @@ static bool may_hold(const struct engine *e, uint32_t client, uint64_t bytes)
 	const uint64_t arena = (uint64_t)e->config.extents * e->config.extent_bytes;
 	const uint64_t most = arena / 1000 * e->config.held_bytes_permille;
 
-	return e->clients[client].held_bytes + bytes <= most;
+	return e->clients[client].held_bytes + bytes <= most && bound_holds(e, client) > 0;
 }
 
 static void mapped_answer(struct engine *e, struct job *job, const struct stoker_mapped *mapped,
@@ -53,6 +53,7 @@ static uint32_t hold_new(struct engine *e, uint32_t client, uint32_t entry, uint
 	owner->holds = number;
 	owner->held_bytes += bytes;
 	owner->figures.holds++;
+	e->tenants[owner->tenant].holds.used++;
 	if (e->sides[record].holds++ == 0 && record_of(e, record)->flags & RECORD_COMMITTED)
 		e->ports.held(e->ports.shell, record, true);
 	entry_pin(e, entry);
@@ -72,6 +73,7 @@ void hold_end(struct engine *e, uint32_t number)
 		e->holds[hold->of_client.next].of_client.prev = hold->of_client.prev;
 	owner->held_bytes -= hold->bytes;
 	owner->figures.holds--;
+	e->tenants[owner->tenant].holds.used--;
 	hold->used = false;
 	hold->next = e->free_hold;
 	e->free_hold = number;
@@ -110,10 +112,11 @@ void hold_step(struct engine *e, struct job *job)
 	status = object_find(e, job, &entry, &record);
 	if (status == STOKER_STATUS_OK) {
 		bytes = entry_model(e, entry_of(e, entry))->parts[record_of(e, record)->part].payload_bytes;
-		if (!may_hold(e, job->client, bytes))
-			status = STOKER_STATUS_REFUSED;
-		else if (e->free_hold == NONE)
+		if (e->free_hold == NONE)
 			status = STOKER_STATUS_NO_MEMORY;
+		else if (!may_hold(e, job->client, bytes))
+			status = STOKER_STATUS_REFUSED;
+		bound_met(e, status == STOKER_STATUS_REFUSED);
 	}
 	if (status == STOKER_STATUS_OK && e->n_random < 2) {
 		job->phase = PHASE_RANDOM;

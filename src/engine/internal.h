@@ -2,7 +2,7 @@
  * What the engine is made of. For src/engine/ only; everybody else knows engine.h.
  *
  * Rooms: engine.c (life, turn), clock.c (deadlines and expiries), run.c (who is next), job.c (requests, deadlines, ends), lookup.c,
- * grant.c and load.c, segment.c, retrieve.c, store.c, lease.c, hold.c, session.c; chunk.c (states and books of
+ * grant.c and load.c, segment.c, retrieve.c, store.c, lease.c, hold.c, session.c, bound.c (shares); chunk.c (states and books of
  * entries and records), make-room.c (allocation with eviction), check.c (seal, verify), tier.c (disk
  * reads and writes); model.c, pool.c, client.c, recover.c, sweep.c, admin.c (figures too), audit.c.
  *
@@ -116,9 +116,14 @@ struct model {
 	uint32_t n_resets, n_persisted;
 };
 
+/** struct bound - how much of a table that all share a tenant may have, and has (bound.c). */
+struct bound { uint32_t max, used; };
+
 struct tenant {
 	struct engine_quota quota;
 	uint64_t arena_used, disk_used;
+	struct bound leases, chunks, holds;
+	uint64_t pinned_max, pinned;	/* bytes of the arena that cannot be evicted: in use, or under I/O */
 };
 
 enum client_state { CLIENT_FREE, CLIENT_LIVE, CLIENT_LEAVING };
@@ -129,6 +134,7 @@ struct client {
 	uint32_t jobs;			/* live */
 	uint32_t leases, holds, pools;	/* first of each */
 	uint64_t held_bytes;
+	uint32_t chunks;		/* in its leases and lookups, and of those whose pins are still to be given back */
 	struct engine_client_figures figures;
 };
 
@@ -145,18 +151,19 @@ struct pool {
 
 /* ---- leases and holds ----------------------------------------------------------------------- */
 
-#define PIECE_CHUNKS 15u
+#define PIECE_CHUNKS 14u
 #define PIECE_HIT 0x80000000u	/* of an entry's number in a piece: it was in the arena before the lookup */
 
 /** struct piece - a run of a lease's chunks. Linked from the last to the first: that is the order of unpinning. */
 struct piece {
 	uint32_t entries[PIECE_CHUNKS];	/* | PIECE_HIT; NONE: that chunk is not leased */
 	uint32_t before;
+	uint32_t owner;			/* client whose chunks these count as; NONE: recovered, their tenants' */
 };
 static_assert(sizeof(struct piece) == 64, "a piece is one cache line");
 
 /** struct chunks - entries of the places base to base + n - 1, one pin each. */
-struct chunks { uint32_t last, base, n; };
+struct chunks { uint32_t last, base, n, owner; };
 
 struct lease {
 	bool used;
@@ -397,7 +404,7 @@ struct engine {
 	struct piece *pieces;
 	uint32_t free_piece, pieces_max;
 	uint32_t chunks_taken;		/* of config.leased_chunks */
-	uint32_t drop_piece, drop_at;	/* chain of pieces whose pins are given back little by little */
+	uint32_t drop_piece, drop_last;	/* pieces whose pins are given back little by little: first come, first out */
 	struct hold *holds;
 	uint32_t free_hold, holds_used;
 	struct chunks recovered;	/* kept for config.recovered_hold_ns */
@@ -539,8 +546,30 @@ void store_step(struct engine *engine, struct job *job);
 void store_copied(struct engine *engine, struct job *job, enum engine_result result);
 void store_stop(struct engine *engine, struct job *job, enum stoker_status status);
 
+/* ---- bound.c: shares of what there is a fixed number of ------------------------------------------ */
+
+void bounds_init(struct engine *engine);
+/* How many more of them the client may have. */
+uint32_t bound_leases(const struct engine *engine, uint32_t client);
+uint32_t bound_chunks(const struct engine *engine, uint32_t client);
+uint32_t bound_holds(const struct engine *engine, uint32_t client);
+static inline bool bound_is_pinned(const struct tenant *tenant, uint64_t bytes)	/* are @bytes more too many? */
+{
+	return tenant->pinned >= tenant->pinned_max || bytes > tenant->pinned_max - tenant->pinned;
+}
+static inline struct tenant *tenant_of_client(const struct engine *engine, uint32_t client)
+{
+	return &engine->tenants[engine->clients[client].tenant];
+}
+/* There were none left. @free: for others there are. */
+static inline void bound_met(struct engine *engine, bool free)
+{
+	count(engine, STOKER_COUNTER_JOBS_BOUNDED, free);
+}
+
 /* ---- lease.c, session.c, hold.c ----------------------------------------------------------------- */
 
+void chunks_count(struct engine *engine, uint32_t client, uint32_t more, uint32_t fewer);	/* books of chunks */
 uint32_t chunks_append(struct engine *engine, struct chunks *chunks, uint32_t entry);
 static inline uint32_t piece_entry(const struct piece *piece, uint32_t i)
 {
@@ -549,7 +578,7 @@ static inline uint32_t piece_entry(const struct piece *piece, uint32_t i)
 void chunks_end(struct engine *engine, struct chunks *chunks);	/* pins are given back, leaf first */
 void chunks_drop_some(struct engine *engine, uint32_t n);	/* go on with what chunks_end() left over */
 uint32_t lease_find(struct engine *engine, const struct job *job, const uint64_t token[2]);
-uint32_t lease_new(struct engine *engine, struct job *job);	/* NONE: table full */
+uint32_t lease_new(struct engine *engine, struct job *job);
 uint32_t lease_set_time(struct engine *engine, uint32_t lease, uint32_t lease_ms);	/* its life in ms */
 void lease_end(struct engine *engine, uint32_t lease);
 void lease_return(struct engine *engine, uint32_t lease, uint32_t reader);
@@ -588,6 +617,14 @@ static inline uint64_t mask_bytes(const struct model *model, uint64_t parts)
 {
 	return parts == model->all ? model->bytes : some_bytes(model, parts);
 }
+/* These parts in the arena are in use from now on. */
+static inline void pinned_add(struct engine *engine, const struct model *model, uint64_t parts)
+{
+	const uint64_t bytes = mask_bytes(model, parts);
+
+	engine->pinned_bytes += bytes;
+	engine->tenants[model->tenant].pinned += bytes;
+}
 /*
  * One pin more. What comes into use stays in its eviction lists until it is met there or its use ends: a
  * lookup touches nothing but the first line of what it finds.
@@ -597,7 +634,7 @@ static inline void entry_pin(struct engine *engine, uint32_t number)
 	struct entry *entry = entry_of(engine, number);
 
 	if (entry->pins++ + entry->io == 0)
-		engine->pinned_bytes += mask_bytes(entry_model(engine, entry), entry->l1 | entry->filling);
+		pinned_add(engine, entry_model(engine, entry), entry->l1 | entry->filling);
 }
 void record_used(struct engine *engine, uint32_t record);	/* it has just been made, for its entry */
 void record_remove(struct engine *engine, uint32_t record);	/* it is nowhere any more */

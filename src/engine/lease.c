@@ -26,7 +26,19 @@ bool token_is(const uint64_t a[2], const uint64_t b[2])
 
 /* ---- runs of chunks --------------------------------------------------------------------------------- */
 
-/* One more chunk (| PIECE_HIT; NONE: a place without one); its pin comes along. There is room for it. */
+void chunks_count(struct engine *e, uint32_t client, uint32_t more, uint32_t fewer)
+{
+	e->chunks_taken += more - fewer;
+	if (client == NONE)
+		return;		/* recovered ones: see piece_unpin() */
+	e->clients[client].chunks += more - fewer;
+	tenant_of_client(e, client)->chunks.used += more - fewer;
+}
+
+/*
+ * One more chunk (| PIECE_HIT; NONE: a place without one); its pin comes along. There is room for it, and
+ * the caller counts it.
+ */
 uint32_t chunks_append(struct engine *e, struct chunks *chunks, uint32_t entry)
 {
 	const uint32_t at = chunks->n % PIECE_CHUNKS;
@@ -37,17 +49,17 @@ uint32_t chunks_append(struct engine *e, struct chunks *chunks, uint32_t entry)
 		ENGINE_ASSERT(piece != NONE);
 		e->free_piece = e->pieces[piece].before;
 		e->pieces[piece].before = chunks->last;
+		e->pieces[piece].owner = chunks->owner;
 		chunks->last = piece;
 	}
 	e->pieces[chunks->last].entries[at] = entry;
-	e->chunks_taken++;
 	return chunks->n++;
 }
 
 /* Its @n places count as taken until here, so that a piece is there for whoever may append. */
 static void piece_free(struct engine *e, uint32_t piece, uint32_t n)
 {
-	e->chunks_taken -= n;
+	chunks_count(e, e->pieces[piece].owner, 0, n);
 	e->pieces[piece].before = e->free_piece;
 	e->free_piece = piece;
 }
@@ -88,6 +100,8 @@ static void piece_unpin(struct engine *e, uint32_t piece, uint32_t n)
 
 		if (number == NONE)
 			continue;
+		if (e->pieces[piece].owner == NONE)
+			e->tenants[entry_of(e, number)->tenant].chunks.used--;
 		if (e->pieces[piece].entries[n] & PIECE_HIT)
 			entry_used(e, number);
 		entry_unpin(e, number);
@@ -113,16 +127,17 @@ void chunks_end(struct engine *e, struct chunks *chunks)
 		n = PIECE_CHUNKS;
 		piece = before;
 	}
-	*chunks = (struct chunks){ .last = NONE };
+	*chunks = (struct chunks){ .last = NONE, .owner = chunks->owner };
 	if (piece == NONE)
 		return;
-	/* What is left is whole pieces: they go in front of what is being dropped already. */
-	uint32_t end = piece;
-
-	while (e->pieces[end].before != NONE)
-		end = e->pieces[end].before;
-	e->pieces[end].before = e->drop_piece;
-	e->drop_piece = piece;
+	/* What is left is whole pieces. They stand in line, or who ends leases all the time would keep others'. */
+	if (e->drop_piece == NONE)
+		e->drop_piece = piece;
+	else
+		e->pieces[e->drop_last].before = piece;
+	while (e->pieces[piece].before != NONE)
+		piece = e->pieces[piece].before;
+	e->drop_last = piece;
 }
 
 void chunks_drop_some(struct engine *e, uint32_t n)
@@ -154,7 +169,7 @@ uint32_t lease_find(struct engine *e, const struct job *job, const uint64_t toke
 	return number;
 }
 
-/* Needs two random words, and a session, client and model of the job's. */
+/* Needs two random words, and that bound_leases() has some left for the job's client. */
 uint32_t lease_new(struct engine *e, struct job *job)
 {
 	const uint32_t number = e->free_lease;
@@ -162,14 +177,14 @@ uint32_t lease_new(struct engine *e, struct job *job)
 	struct lease *lease;
 	bool random;
 
-	if (number == NONE)
-		return NONE;
+	ENGINE_ASSERT(number != NONE);
 	lease = &e->leases[number];
 	e->free_lease = lease->next;
 	e->leases_used++;
+	tenant_of_client(e, job->client)->leases.used++;
 	*lease = (struct lease){
 		.used = true, .client = job->client, .model = job->model, .incarnation = job->incarnation,
-		.session = job->session, .chunks = { .last = NONE }, .next = NONE,
+		.session = job->session, .chunks = { .last = NONE, .owner = job->client }, .next = NONE,
 	};
 	random = token_take(e, number, lease->token);
 	ENGINE_ASSERT(random);
@@ -214,6 +229,7 @@ void lease_end(struct engine *e, uint32_t number)
 	lease->next = e->free_lease;
 	e->free_lease = number;
 	e->leases_used--;
+	tenant_of_client(e, lease->client)->leases.used--;
 	chunks_end(e, &lease->chunks);
 }
 

@@ -80,18 +80,26 @@ static uint64_t take_any(struct lookup *lk, uint32_t place, uint64_t there, uint
 	return there;
 }
 
+/** struct room_for - what may still be pinned for a client: it is counted when a run of keys has been probed. */
+struct room_for { const struct tenant *tenant; uint32_t chunks; };
+
+static inline bool has_room(const struct room_for *room)
+{
+	return room->chunks > 0 && !bound_is_pinned(room->tenant, 0);
+}
+
 /* The common case: all that is asked for is in the arena, and can be served. */
-static inline bool take_hit(struct engine *e, struct lookup *lk, uint32_t number)
+static inline bool take_hit(struct engine *e, struct lookup *lk, uint32_t number, struct room_for *room)
 {
 	const uint32_t place = lk->probed;
 
-	if (number == NONE || place < lk->have || e->chunks_taken >= e->config.leased_chunks ||
+	if (number == NONE || place < lk->have || !has_room(room) ||
 	    (entry_of(e, number)->l1 & lk->need) != lk->need)
 		return false;
 	entry_pin(e, number);
 	lk->probed++;
 	lk->reserved++;
-	e->chunks_taken++;
+	room->chunks--;
 	lk->there.longest++;
 	lk->arena.longest += lk->arena.longest == place;
 	bit_set(lk->bitmap, place);
@@ -101,19 +109,20 @@ static inline bool take_hit(struct engine *e, struct lookup *lk, uint32_t number
 }
 
 /* Enter what a probe found for the next place: an entry, or none. */
-static void take_place(struct engine *e, struct job *job, struct lookup *lk, uint32_t number)
+static void take_place(struct engine *e, struct job *job, struct lookup *lk, uint32_t number, struct room_for *room)
 {
 	const uint32_t place = lk->probed++;
 	uint64_t there = 0, l1 = 0, ready = 0;
 
 	lk->entries[place] = NONE;
 	if (!(job->flags & STOKER_F_PROBE) && (number != NONE || lk->reserved > 0)) {
-		if (e->chunks_taken >= e->config.leased_chunks) {
+		if (!has_room(room)) {
 			lk->crowded = lk->gap = true;	/* as far as pins go, and no further */
+			bound_met(e, e->chunks_taken + lk->reserved < e->config.leased_chunks);
 			return;
 		}
 		lk->reserved++;		/* a lease keeps places for its holes too */
-		e->chunks_taken++;
+		room->chunks--;
 	}
 	if (number != NONE) {
 		const struct entry *entry = entry_of(e, number);
@@ -136,6 +145,18 @@ static void take_place(struct engine *e, struct job *job, struct lookup *lk, uin
 	entry_pin(e, number);
 }
 
+/* Enter what a probe found for a run of keys, as far as the client may pin. */
+static void take_run(struct engine *e, struct job *job, struct lookup *lk, const uint32_t *found, uint32_t n, bool easy)
+{
+	const uint32_t left = bound_chunks(e, job->client);
+	struct room_for room = { tenant_of_client(e, job->client), left };
+
+	for (uint32_t i = 0; i < n && !lk->gap; i++)
+		if (!easy || !take_hit(e, lk, found[i], &room))
+			take_place(e, job, lk, found[i], &room);
+	chunks_count(e, job->client, left - room.chunks, 0);
+}
+
 /* Probe up to @budget keys of the piece at hand. Beyond a gap keys are only counted. Returns how many. */
 static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
 {
@@ -156,9 +177,7 @@ static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
 		n = n < lk->have - lk->probed ? n : lk->have - lk->probed;
 	}
 	got = index_probe(e->index, job->incarnation, lk->keys, n, stop, lk->need, found);
-	for (uint32_t i = 0; i < got && !lk->gap; i++)
-		if (!easy || !take_hit(e, lk, found[i]))
-			take_place(e, job, lk, found[i]);
+	take_run(e, job, lk, found, got, easy);
 	/* Not probed because of a gap that the index saw: the gap's own key was the last. */
 	lk->gap |= got < n;
 	lk->keys += n;

@@ -226,6 +226,12 @@ uint32_t room_arena(struct engine *e, const struct model *model, uint64_t bytes,
 	const struct ground g = ground_arena(e);
 	uint32_t unit;
 
+	if (bound_is_pinned(&e->tenants[model->tenant], bytes)) {
+		/* What is being stored is in use only for that long. */
+		*why = e->copying > 0 ? ROOM_WAIT : ROOM_QUOTA;
+		bound_met(e, *why == ROOM_QUOTA);
+		return NONE;
+	}
 	if (!quota_make(e, &g, model->tenant, bytes)) {
 		*why = room_may_come(e) ? ROOM_WAIT : ROOM_QUOTA;
 		return NONE;

@@ -76,6 +76,8 @@ static void in_arena(struct engine *e, uint32_t number, uint32_t unit, const str
 static uint32_t recover_arena(struct engine *e, uint32_t number, uint32_t entry, uint32_t part,
 			      const struct engine_place *place, const struct engine_object *object, bool was_held)
 {
+	struct tenant *keeper;
+
 	if (number >= e->config.records || index_record_find(e->index, entry, part) != NONE)
 		return NONE;
 	if (!space_take(e->space, place->unit, place->bytes))
@@ -86,8 +88,12 @@ static uint32_t recover_arena(struct engine *e, uint32_t number, uint32_t entry,
 	}
 	record_used(e, number);
 	in_arena(e, number, place->unit, object);
-	if (was_held && e->chunks_taken < e->config.leased_chunks) {
+	keeper = &e->tenants[entry_of(e, entry)->tenant];
+	if (was_held && e->chunks_taken < e->config.leased_chunks && keeper->chunks.used < keeper->chunks.max &&
+	    !bound_is_pinned(keeper, 0)) {
 		entry_pin(e, entry);
+		keeper->chunks.used++;
+		chunks_count(e, NONE, 1, 0);
 		chunks_append(e, &e->recovered, entry);
 	}
 	return number;

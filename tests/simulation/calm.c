@@ -94,10 +94,36 @@ static void check_tables(struct sim *sim)
 			sim_fail(sim, "tier %u has %llu objects by its table, %llu by the engine", t,
 				 (unsigned long long)objects, (unsigned long long)figures.objects);
 	}
-	for (uint32_t t = 0; t < SIM_TENANTS && !sim->resurrected; t++)
+	for (uint32_t t = 0; t < sim->n_tenants && !sim->resurrected; t++)
 		if ((sim->quotas[t].arena_bytes && arena[t] > sim->quotas[t].arena_bytes) ||
 		    (sim->quotas[t].disk_bytes && disk[t] > sim->quotas[t].disk_bytes))
 			sim_fail(sim, "tenant %u has more than its quota", t);
+}
+
+/* Nobody has more than its share. A client has less than what is left when it is given one more, so half at most. */
+void calm_bounds(struct sim *sim)
+{
+	uint64_t leases[SIM_TENANTS] = { 0 }, holds[SIM_TENANTS] = { 0 };
+
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++) {
+		const uint32_t t = client_tenant(sim, c);
+		struct engine_client_figures figures;
+
+		if (!sim->clients[c].attached)
+			continue;
+		engine_client_figures(sim->engine, c, &figures);
+		leases[t] += figures.leases;
+		holds[t] += figures.holds;
+		if (figures.leases > (world_share(sim, sim->quotas[t].leases, sim->config.leases) + 1) / 2 ||
+		    figures.holds > (world_share(sim, sim->quotas[t].holds, sim->config.holds) + 1) / 2)
+			sim_fail(sim, "client %u has more than half of its tenant's share: %llu leases, %llu holds", c,
+				 (unsigned long long)figures.leases, (unsigned long long)figures.holds);
+	}
+	for (uint32_t t = 0; t < sim->n_tenants; t++)
+		if (leases[t] > world_share(sim, sim->quotas[t].leases, sim->config.leases) ||
+		    holds[t] > world_share(sim, sim->quotas[t].holds, sim->config.holds))
+			sim_fail(sim, "tenant %u has more than its share: %llu leases, %llu holds", t,
+				 (unsigned long long)leases[t], (unsigned long long)holds[t]);
 }
 
 static void check_clients(struct sim *sim)
@@ -157,6 +183,7 @@ void calm(struct sim *sim)
 			check_idle(sim);
 			check_tables(sim);
 			check_clients(sim);
+			calm_bounds(sim);
 			return;
 		}
 	}

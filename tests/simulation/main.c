@@ -131,8 +131,12 @@ static void step(struct sim *sim)
 		world_crash(sim, false);
 	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0 && sim->step >= sim->clock_from; turns--)
 		sim_turn(sim);
-	if (sim->step % 512 == 0 && (broken = engine_audit(sim->engine)) != NULL)
+	if (sim->step % 512 != 0)
+		return;
+	broken = engine_audit(sim->engine);
+	if (broken)
 		sim_fail(sim, "audit: %s", broken);
+	calm_bounds(sim);
 }
 
 struct run { uint64_t fingerprint, figures[9], reached[SIM_REACH_END]; };

@@ -186,6 +186,26 @@ static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const st
 		sim_fail(sim, "a lookup answers %u chunks, a length that its bitmap does not have", answer->n);
 }
 
+/* Where there is room for all, only who has its share of the leases gets none. */
+static void check_no_memory(struct sim *sim, uint32_t client)
+{
+	const uint32_t tenant = client_tenant(sim, client);
+	const uint64_t share = world_share(sim, sim->quotas[tenant].leases, sim->config.leases);
+	struct engine_client_figures figures;
+	uint64_t own = 0, all = 0;
+
+	for (uint32_t c = 0; c < SIM_CLIENTS; c++) {
+		if (!sim->clients[c].attached || client_tenant(sim, c) != tenant)
+			continue;
+		engine_client_figures(sim->engine, c, &figures);
+		all += figures.leases;
+		own = c == client ? figures.leases : own;
+	}
+	if (own + all < share)
+		sim_fail(sim, "client %u of tenant %u is refused a lease: it has %llu, all of them %llu of %llu", client,
+			 tenant, (unsigned long long)own, (unsigned long long)all, (unsigned long long)share);
+}
+
 static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot, const struct engine_answer *answer)
 {
 	const struct sim_model *model = &sim->models[slot->model];
@@ -196,6 +216,8 @@ static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot,
 		if (answer->n != 0 || lease)
 			sim_fail(sim, "a lookup ends with status %u, %u chunks and %s lease", answer->status,
 				 answer->n, lease ? "a" : "no");
+		if (sim->roomy && answer->status == STOKER_STATUS_NO_MEMORY)
+			check_no_memory(sim, client);
 		return;
 	}
 	if (answer->n > slot->junk + slot->n && !slot->renews)

@@ -13,7 +13,8 @@
  * - arena or disk units used by two at once, or a place reused while its table entry says otherwise;
  * - a chunk claimed that was never stored; in roomy worlds also a stored chunk that is not found;
  * - a chunk of a living lease that is not retrieved; progress of layers that have not been copied;
- * - what one tenant may not have of another, quotas that are exceeded;
+ * - what one tenant may not have of another, quotas and shares that are exceeded, a refusal of what is
+ *   within them;
  * - a world that is asleep though somebody waits (calm.c): a wake that was lost;
  * - a client that is passed over, a job or a read that is not the most urgent one (inside.c);
  * - an object that a tier should have and has not, evicted while that tier takes writes;
@@ -432,6 +433,7 @@ void inside_read(struct sim *sim, const struct engine_io *io);	/* which begins *
 /* ---- world.c --------------------------------------------------------------------------------- */
 
 void world_make(struct sim *sim);
+uint32_t world_share(const struct sim *sim, uint32_t set, uint32_t all);	/* of a tenant's, as configured or equal */
 void world_free(struct sim *sim);
 void world_crash(struct sim *sim, bool power);
 void world_admin(struct sim *sim);
@@ -452,6 +454,7 @@ bool world_may_attach(struct sim *sim, uint32_t client);	/* opens what was forgo
  * is more to do, and at its deadline. All that is under way has to come to its end.
  */
 void calm(struct sim *sim);
+void calm_bounds(struct sim *sim);	/* at any instant: nobody has more than its share of what all share */
 void world_end(struct sim *sim);		/* calm; all clients leave; nothing may be left over */
 
 #endif

@@ -86,10 +86,16 @@ static void make_quotas(struct sim *sim)
 {
 	const uint64_t arena = sim->config.extents * sim->config.extent_bytes;
 
-	for (uint32_t t = 0; t < SIM_TENANTS; t++) {
+	for (uint32_t t = 0; t < sim->n_tenants; t++) {
 		sim->quotas[t] = (struct engine_quota){ 0 };
 		if (sim->roomy)
 			continue;
+		if (sim_chance(&sim->random, 200))
+			sim->quotas[t].leases = 1 + sim_below(&sim->random, sim->config.leases);
+		if (sim_chance(&sim->random, 200))
+			sim->quotas[t].leased_chunks = 1 + sim_below(&sim->random, sim->config.leased_chunks);
+		if (sim_chance(&sim->random, 200))
+			sim->quotas[t].holds = 1 + sim_below(&sim->random, sim->config.holds);
 		if (sim_chance(&sim->random, 400))
 			sim->quotas[t].arena_bytes = sim_draw(&sim->random) % arena;
 		if (sim_chance(&sim->random, 400))
@@ -104,11 +110,11 @@ static void make_config(struct sim *sim)
 
 	*c = (struct engine_config){
 		.clients = SIM_CLIENTS, .slots = SIM_SLOTS, .models = SIM_MODELS,
-		.pools = SIM_CLIENTS * SIM_MODELS * SIM_PARTS, .tenants = SIM_TENANTS,
+		.pools = SIM_CLIENTS * SIM_MODELS * SIM_PARTS, .tenants = sim->n_tenants,
 		.entries = scarce(sim, sim->roomy ? 4096 : 64 + sim_below(&sim->random, 2048), 24),
 		.records = scarce(sim, sim->roomy ? 16384 : 128 + sim_below(&sim->random, 4096), 32),
-		.leases = scarce(sim, 64, 1), .holds = scarce(sim, 64, 1),
-		.leased_chunks = scarce(sim, 4096, 16), .ios = scarce(sim, 64, 8),
+		.leases = scarce(sim, 128, 1), .holds = scarce(sim, 64, 1),
+		.leased_chunks = scarce(sim, sim->roomy ? 65536 : 4096, 16), .ios = scarce(sim, 64, 8),
 		.extent_bytes = SIM_UNIT * (8 + 4 * sim_below(&sim->random, 7)),
 		.extents = 16 + sim_below(&sim->random, 24),
 		.n_tiers = sim_below(&sim->random, 4),
@@ -168,8 +174,15 @@ static void make_engine(struct sim *sim)
 	}
 	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
 		sim->tiers[t].up = sim->tiers[t].dead = false;
-	for (uint32_t t = 0; t < SIM_TENANTS; t++)
+	for (uint32_t t = 0; t < sim->n_tenants; t++)
 		engine_tenant(sim->engine, t, &sim->quotas[t]);
+}
+
+uint32_t world_share(const struct sim *sim, uint32_t set, uint32_t all)
+{
+	const uint32_t share = set ? set : all / sim->n_tenants;
+
+	return share == 0 ? 1 : share < all ? share : all;
 }
 
 void world_tier(struct sim *sim)

@@ -1,0 +1,252 @@
+/*
+ * Bounds of tenants and clients: of leases, leased chunks, holds and pinned bytes. Clients 0 and 1 are
+ * of one tenant, 2 and 3 and the model OTHER of another.
+ */
+#include <string.h>
+
+#include "tests/engine-world.h"
+#include "tests/suite.h"
+
+static struct world *w;
+
+static struct world *two_tenants(struct world_options options)
+{
+	options.tenants = 2;
+	return world_new(&options);
+}
+
+static uint32_t model_of(uint32_t client)
+{
+	return client < WORLD_CLIENTS / 2 ? PLAIN : OTHER;
+}
+
+static void store(uint32_t client, uint64_t chain, uint32_t n)
+{
+	struct engine_request request = ask_store(w, client, 0, model_of(client), chain, 0, n);
+
+	submit(w, client, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[client][0].answer.n, n);
+}
+
+static const struct seen *lookup(uint32_t client, uint64_t chain, uint32_t n)
+{
+	struct engine_request request = ask_lookup(w, client, 1, model_of(client), chain, n, 0);
+
+	submit(w, client, &request);
+	world_run(w);
+	return &w->seen[client][1];
+}
+
+/* How many leases of one chunk the client gets until it is refused. */
+static uint32_t leases_got(uint32_t client, uint64_t chain)
+{
+	uint32_t n = 0;
+
+	while (lookup(client, chain, 1)->answer.status == STOKER_STATUS_OK)
+		ck_assert_uint_lt(++n, 1000);
+	ck_assert_uint_eq(w->seen[client][1].answer.status, STOKER_STATUS_NO_MEMORY);
+	return n;
+}
+
+static enum stoker_status map(uint32_t client, const uint64_t lease[2])
+{
+	struct engine_request request = ask(w, client, 4, STOKER_OP_MAP, model_of(client));
+
+	memcpy(request.head.lease, lease, 16);
+	return (enum stoker_status)submit(w, client, &request)->answer.status;
+}
+
+START_TEST(a_tenant_that_takes_all_leases_it_can_leaves_the_other_its_own)
+{
+	w = two_tenants((struct world_options){ .leases = 64 });
+	store(0, 1, 1);
+	store(2, 1, 1);
+	ck_assert_uint_eq(leases_got(0, 1), 16);	/* half of its tenant's 32 */
+	ck_assert_uint_eq(leases_got(1, 1), 8);		/* half of what was left */
+	ck_assert_uint_eq(world_counter(w, STOKER_COUNTER_JOBS_BOUNDED), 2);
+	ck_assert_uint_eq(leases_got(2, 1), 16);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(a_tenant_alone_has_everything_and_its_clients_leave_each_other_some)
+{
+	w = world_new(&(struct world_options){ .leases = 64 });
+	store(0, 1, 1);
+	ck_assert_uint_eq(leases_got(0, 1), 32);
+	ck_assert_uint_eq(leases_got(1, 1), 16);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(a_share_that_is_configured_counts_instead)
+{
+	w = two_tenants((struct world_options){ .leases = 64 });
+	engine_tenant(w->engine, 0, &(struct engine_quota){ .leases = 6 });
+	store(0, 1, 1);
+	ck_assert_uint_eq(leases_got(0, 1), 3);
+	engine_tenant(w->engine, 0, &(struct engine_quota){ .leases = 2 });	/* what it has it keeps */
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 3);
+	ck_assert_uint_eq(lookup(1, 1, 1)->answer.status, STOKER_STATUS_NO_MEMORY);
+	engine_tenant(w->engine, 0, &(struct engine_quota){ .leases = 1000 });	/* more than there are */
+	ck_assert_uint_eq(leases_got(0, 1), 29);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(leases_that_end_can_be_had_again)
+{
+	w = two_tenants((struct world_options){ .leases = 16 });
+	store(0, 1, 1);
+	for (uint32_t i = 0; i < 5; i++) {
+		ck_assert_uint_eq(leases_got(0, 1), 4);
+		world_pass(w, 31000);		/* they expire */
+		ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+	}
+	ck_assert_uint_eq(leases_got(0, 1), 4);
+	world_out(w, 0);
+	world_run(w);
+	ck_assert(w->gone[0]);
+	ck_assert_uint_eq(leases_got(1, 1), 4);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(leased_chunks_are_shared_as_leases_are)
+{
+	w = two_tenants((struct world_options){ .leased_chunks = 64 });
+	store(0, 1, 32);
+	store(2, 1, 32);
+	ck_assert_uint_eq(lookup(0, 1, 32)->answer.n, 16);	/* half of its tenant's 32 */
+	ck_assert_uint_eq(lookup(0, 1, 32)->answer.status, STOKER_STATUS_NO_MEMORY);
+	ck_assert_uint_eq(lookup(1, 1, 32)->answer.n, 8);
+	ck_assert_uint_eq(lookup(2, 1, 32)->answer.n, 16);
+	ck_assert_uint_ge(world_counter(w, STOKER_COUNTER_JOBS_BOUNDED), 3);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(a_client_is_not_gone_before_the_last_of_its_pins_is_given_back)
+{
+	struct engine_request request;
+
+	w = world_new(&(struct world_options){ .leased_chunks = 2400, .extents = 32 });
+	request = ask_store(w, 0, WORLD_SMALL, PLAIN, 1, 0, 250);
+	submit(w, 0, &request);
+	world_run(w);
+	request = ask_lookup(w, 0, WORLD_SMALL, PLAIN, 1, 250, STOKER_F_ANY);
+	for (uint32_t i = 0; i < 1000; i++)	/* each place has a pin of its own */
+		w->slots[0][WORLD_SMALL]->keys[i] = key_of(1, i % 250);
+	request.head.n_keys = 1000;
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][WORLD_SMALL].answer.n, 1000);
+	world_out(w, 0);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_LEASES), 0);
+	ck_assert(!w->gone[0]);
+	world_turn(w);
+	ck_assert(!w->gone[0]);
+	world_run(w);
+	ck_assert(w->gone[0]);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(holds_are_shared_as_leases_are)
+{
+	uint64_t first[2], other[2];
+	uint32_t n = 0;
+
+	w = two_tenants((struct world_options){ .holds = 16 });
+	store(0, 1, 1);
+	store(2, 1, 1);
+	memcpy(first, lookup(0, 1, 1)->answer.lease, 16);
+	memcpy(other, lookup(2, 1, 1)->answer.lease, 16);
+	while (map(0, first) == STOKER_STATUS_OK)
+		ck_assert_uint_lt(++n, 100);
+	ck_assert_uint_eq(n, 4);
+	ck_assert_uint_eq(w->seen[0][4].answer.status, STOKER_STATUS_REFUSED);
+	ck_assert_uint_eq(map(1, first), STOKER_STATUS_OK);
+	ck_assert_uint_eq(map(2, other), STOKER_STATUS_OK);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(a_tenant_may_pin_its_share_of_the_arena_and_the_rest_serves_the_other)
+{
+	w = two_tenants((struct world_options){ .extents = 4 });	/* 32 places */
+	for (uint64_t chain = 1; chain <= 4; chain++)
+		store(0, chain, 8);
+	for (uint64_t chain = 1; chain <= 2; chain++)
+		ck_assert_uint_eq(lookup(0, chain, 8)->answer.n, 8);
+	ck_assert_uint_eq(lookup(1, 3, 8)->answer.n, 0);
+	ck_assert_uint_eq(w->seen[1][1].answer.status, STOKER_STATUS_NO_MEMORY);
+	struct engine_request request = ask_store(w, 1, 0, PLAIN, 9, 0, 1);
+
+	submit(w, 1, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[1][0].answer.status, STOKER_STATUS_REFUSED);
+	store(2, 1, 8);			/* in the place of what nobody uses */
+	store(2, 2, 8);
+	ck_assert_uint_eq(lookup(2, 2, 8)->answer.n, 8);
+	world_pass(w, 31000);
+	store(1, 9, 1);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(what_was_held_at_a_crash_counts_as_its_tenants_until_it_is_let_go)
+{
+	struct engine_object object = { .tokens = 64, .model = OTHER, .epoch = 1, .checksum = 5 };
+	struct engine_place place = { .tier = ENGINE_NONE, .bytes = 8192 };
+
+	w = two_tenants((struct world_options){ .leased_chunks = 16, .not_serving = true });
+	for (uint32_t i = 0; i < 12; i++) {
+		object.key = key_of(1, i);
+		object.sequence = i + 1;
+		if (i > 0)
+			object.parent = key_of(1, i - 1);
+		place.unit = 2 * i;
+		w->committed[i] = true;
+		w->arena[place.unit].key = object.key;
+		w->arena[place.unit].sequence = object.sequence;
+		ck_assert_uint_eq(engine_recover(w->engine, i, &place, &object, true), i);
+		world_audit(w);
+	}
+	engine_serve(w->engine, w->now);
+	world_run(w);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 8 * 8192);	/* its share; the others are not kept */
+	ck_assert_uint_eq(lookup(2, 1, 1)->answer.status, STOKER_STATUS_NO_MEMORY);
+	store(0, 1, 4);
+	ck_assert_uint_eq(lookup(0, 1, 4)->answer.n, 4);
+	world_pass(w, 30001);
+	ck_assert_uint_eq(lookup(2, 1, 4)->answer.n, 4);
+	world_free(w);
+}
+END_TEST
+
+static TCase *bounds(void)
+{
+	TCase *tests = tcase_create("bounds");
+
+	tcase_add_test(tests, a_tenant_that_takes_all_leases_it_can_leaves_the_other_its_own);
+	tcase_add_test(tests, a_tenant_alone_has_everything_and_its_clients_leave_each_other_some);
+	tcase_add_test(tests, a_share_that_is_configured_counts_instead);
+	tcase_add_test(tests, leases_that_end_can_be_had_again);
+	tcase_add_test(tests, leased_chunks_are_shared_as_leases_are);
+	tcase_add_test(tests, a_client_is_not_gone_before_the_last_of_its_pins_is_given_back);
+	tcase_add_test(tests, holds_are_shared_as_leases_are);
+	tcase_add_test(tests, a_tenant_may_pin_its_share_of_the_arena_and_the_rest_serves_the_other);
+	tcase_add_test(tests, what_was_held_at_a_crash_counts_as_its_tenants_until_it_is_let_go);
+	return tests;
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("engine-bounds");
+
+	suite_add_tcase(suite, bounds());
+	return suite_run(suite);
+}
