@@ -62,6 +62,7 @@
 	COUNTER(STORE_BYTES,        "store_bytes",        "bytes",  "bytes copied from pools into the arena") \
 	COUNTER(EVICTED_L1,         "evicted_l1",         "objects", "objects evicted from the arena") \
 	COUNTER(EVICTED_DISK,       "evicted_disk",       "objects", "objects evicted from disk tiers") \
+	COUNTER(EVICTED_ACCOUNT,    "evicted_account",    "chunks", "chunks evicted first because their account was above its soft quota") \
 	COUNTER(EVICTED_UNWRITTEN,  "evicted_unwritten",  "objects", "objects evicted from the arena before they reached a tier that should have them") \
 	COUNTER(SLABS_RECLAIMED,    "slabs_reclaimed",    "slabs",  "slabs taken from one object size for another") \
 	COUNTER(ENTRIES_EVICTED,    "entries_evicted",    "chunks", "chunks forgotten because the index was full") \
@@ -113,7 +114,9 @@
 	GAUGE(LEASES,          "leases",          "leases",  "leases that have not ended") \
 	GAUGE(HOLDS,           "holds",           "holds",   "mapped objects") \
 	GAUGE(WRITEBACK,       "writeback",       "objects", "objects waiting for or being written to disk") \
-	GAUGE(READS,           "reads",           "objects", "objects waiting for or being read from disk")
+	GAUGE(READS,           "reads",           "objects", "objects waiting for or being read from disk") \
+	GAUGE(ACCOUNTS,        "accounts",        "accounts", "accounts told apart, of all tenants") \
+	GAUGE(ACCOUNTS_OVER,   "accounts_over",   "accounts", "accounts above their soft quota in the arena")
 
 /* HISTOGRAM(symbol, name, unit, meaning): 64 octaves of 8 buckets each (shm/control.h). */
 #define STOKER_HISTOGRAMS(HISTOGRAM) \

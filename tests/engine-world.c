@@ -393,7 +393,7 @@ static void config_make(struct world *w, const struct world_options *o)
 {
 	w->config = (struct engine_config){
 		.clients = WORLD_CLIENTS, .slots = WORLD_SLOTS, .models = 8, .pools = 64,
-		.tenants = o->tenants ? o->tenants : 1,
+		.tenants = o->tenants ? o->tenants : 1, .accounts = o->accounts,
 		.entries = o->entries ? o->entries : 2048, .records = o->records ? o->records : 2048,
 		.leases = o->leases ? o->leases : 256, .holds = o->holds ? o->holds : 16,
 		.leased_chunks = o->leased_chunks ? o->leased_chunks : 16384, .ios = 64,

@@ -62,12 +62,13 @@ struct slot_memory {
 
 struct world_options {
 	uint32_t tiers;			/* up at once */
-	uint32_t extents;		/* of the arena; 0: WORLD_EXTENTS */
+	uint32_t extents;		/* of the arena, 64 at most; 0: WORLD_EXTENTS */
 	uint32_t later_extents;		/* the last ones, which the test adds itself */
 	uint32_t tier_extents;		/* 0: WORLD_TIER_EXTENTS */
 	uint32_t entries, records;	/* 0: plenty */
 	uint32_t leased_chunks, leases;	/* 0: plenty */
 	uint32_t holds;			/* 0: plenty */
+	uint32_t accounts;		/* told apart */
 	uint32_t tenants;		/* 0: 1. With 2, clients 2 and 3 and the model OTHER are of the second one */
 	enum engine_policy policy;
 	uint32_t refill_permille;
@@ -88,7 +89,7 @@ struct world {
 	uint32_t fail_item;			/* with fail[PENDING_COPY]: 1 + the item that fails; 0: all */
 	uint32_t asked[PENDING_KINDS];		/* ever */
 	uint32_t cancelled_copy;
-	struct image arena[WORLD_UNITS], disk[WORLD_TIERS][WORLD_UNITS];
+	struct image arena[2 * WORLD_UNITS], disk[WORLD_TIERS][WORLD_UNITS];
 	uint64_t blocks[WORLD_CLIENTS][WORLD_POOLS][WORLD_POOL];
 	struct seen seen[WORLD_CLIENTS][WORLD_SLOTS];
 	struct slot_memory *slots[WORLD_CLIENTS][WORLD_SLOTS];

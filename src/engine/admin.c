@@ -135,6 +135,10 @@ void engine_gauges(const struct engine *e, uint64_t gauges[STOKER_GAUGE_END])
 	gauges[STOKER_GAUGE_HOLDS] = e->holds_used;
 	gauges[STOKER_GAUGE_WRITEBACK] = e->dirty_objects;
 	gauges[STOKER_GAUGE_READS] = reads;
+	gauges[STOKER_GAUGE_ACCOUNTS] = 0;
+	for (uint32_t i = 0; i < e->config.tenants; i++)
+		gauges[STOKER_GAUGE_ACCOUNTS] += e->tenants[i].accounts;
+	gauges[STOKER_GAUGE_ACCOUNTS_OVER] = e->over[0].n;
 }
 
 void engine_client_figures(const struct engine *e, uint32_t client, struct engine_client_figures *ret)

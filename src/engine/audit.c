@@ -10,9 +10,9 @@
 
 /* ---- what should be pinned, and under I/O -------------------------------------------------------- */
 
-static uint64_t weight(uint32_t entry)
+uint64_t audit_weight(uint32_t number)
 {
-	uint64_t x = (entry + 1ull) * 0x9e3779b97f4a7c15ull;
+	uint64_t x = (number + 1ull) * 0x9e3779b97f4a7c15ull;
 
 	x ^= x >> 29;
 	return (x * 0xbf58476d1ce4e5b9ull) | 1;
@@ -28,7 +28,7 @@ static void chunks_sum(const struct engine *e, const struct chunks *chunks, stru
 	for (uint32_t piece = chunks->last; piece != NONE; piece = e->pieces[piece].before) {
 		for (uint32_t i = 0; i < n; i++)
 			if (e->pieces[piece].entries[i] != NONE)
-				sums->pins_is += weight(piece_entry(&e->pieces[piece], i));
+				sums->pins_is += audit_weight(piece_entry(&e->pieces[piece], i));
 		n = PIECE_CHUNKS;
 	}
 }
@@ -47,7 +47,7 @@ static void job_sum(const struct job *job, struct sums *sums)
 	}
 	for (uint32_t i = 0; i < n; i++)
 		if (entries[i] != NONE)
-			sums->pins_is += weight(entries[i]);
+			sums->pins_is += audit_weight(entries[i]);
 }
 
 static void references_sum(const struct engine *e, struct sums *sums)
@@ -61,7 +61,7 @@ static void references_sum(const struct engine *e, struct sums *sums)
 	chunks_sum(e, &e->recovered, sums);
 	for (uint32_t i = 0; i < e->config.holds; i++)
 		if (e->holds[i].used)
-			sums->pins_is += weight(e->holds[i].entry);
+			sums->pins_is += audit_weight(e->holds[i].entry);
 	for (uint32_t i = 0; i < e->n_jobs; i++)
 		if (e->jobs[i].phase != PHASE_FREE)
 			job_sum(&e->jobs[i], sums);
@@ -172,9 +172,9 @@ static const char *entry_check(struct engine *e, uint32_t number, struct books *
 		books->pinned += mask_bytes(entry_model(e, entry), entry->l1 | entry->filling);
 	if (e->waiters[number] && e->waiters[number] > e->n_jobs)
 		return "an entry's waiters are broken";
-	sums->pins_says += weight(number) * entry->pins;
+	sums->pins_says += audit_weight(number) * entry->pins;
 	for (uint32_t r = entry->records; r != NONE; r = record_of(e, r)->next)
-		sums->objects_is += weight(entry->model & e->model_mask);
+		sums->objects_is += audit_weight(entry->model & e->model_mask);
 	return NULL;
 }
 
@@ -203,8 +203,8 @@ static const char *books_compare(struct engine *e, const struct books *books)
 		    books->disk_objects[i] != e->tiers[i].figures.objects)
 			return "places of a tier are given out that no record or write has";
 	for (uint32_t i = 0; i < e->config.tenants; i++)
-		if (books->tenant_arena[i] != e->tenants[i].arena_used ||
-		    books->tenant_disk[i] + tenant_writing[i] != e->tenants[i].disk_used)
+		if (books->tenant_arena[i] != e->tenants[i].used[0] ||
+		    books->tenant_disk[i] + tenant_writing[i] != e->tenants[i].used[1])
 			return "a tenant's bytes are miscounted";
 	return NULL;
 }
@@ -227,7 +227,7 @@ static const char *chunks_audit(struct engine *e)
 	for (uint32_t i = 0; i < e->models_max; i++) {
 		if (!e->models[i].open && e->models[i].objects > 0)
 			return "a model that is forgotten has objects";
-		sums.objects_says += weight(i) * e->models[i].objects;
+		sums.objects_says += audit_weight(i) * e->models[i].objects;
 	}
 	if (sums.objects_is != sums.objects_says)
 		return "objects of a model are miscounted";
@@ -365,5 +365,7 @@ const char *engine_audit(const struct engine *engine)
 		broken = extents_audit(e);
 	if (!broken)
 		broken = bounds_audit(e);
+	if (!broken)
+		broken = accounts_audit(e);
 	return broken ? broken : lists_audit(e);
 }

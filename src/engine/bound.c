@@ -1,9 +1,9 @@
 /*
  * Bounds: what each tenant, and each client, may have of what there is a fixed number of.
  *
- * Leases, leased chunks and holds are tables that all clients share, and the arena is no use to anybody
- * while all of it is pinned. A tenant has its bound in each, as configured or else an equal share, so
- * that none can keep the others out; one tenant alone has everything. Bounds that are configured may
+ * Leases, leased chunks, holds and the index are tables that all clients share, and the arena is no use
+ * to anybody while all of it is pinned. A tenant has its bound in each, as configured or else an equal
+ * share, so that none can keep the others out; one tenant alone has everything. Bounds that are configured may
  * exceed what there is together: then it is the operator who lets tenants be in each other's way.
  *
  * Within a tenant, a client may take one more as long as it has less than what is left to the tenant:
@@ -11,7 +11,7 @@
  * needs no number of clients and nothing to be configured, and costs one comparison.
  *
  * Who is over a bound is refused (or gets a shorter prefix, if pins are what lacks) and counted; it
- * costs nobody else anything. A lowered bound takes nothing away from who has more already.
+ * costs nobody else anything; in the index it makes room at its own cost (make-room.c). A lowered bound takes nothing away from who has more already.
  */
 #include "src/engine/internal.h"
 
@@ -40,12 +40,16 @@ void engine_tenant(struct engine *e, uint32_t number, const struct engine_quota 
 	tenant->chunks.max = share_of(e, quota->leased_chunks, e->config.leased_chunks);
 	tenant->holds.max = share_of(e, quota->holds, e->config.holds);
 	tenant->pinned_max = pinned_max(e, quota);
+	accounts_review(e, number);
 }
 
 void bounds_init(struct engine *e)
 {
-	for (uint32_t i = 0; i < e->config.tenants; i++)
+	for (uint32_t i = 0; i < e->config.tenants; i++) {
 		engine_tenant(e, i, &(struct engine_quota){ 0 });
+		e->tenants[i].entries.max = share_of(e, 0, e->config.entries);
+		e->tenants[i].records.max = share_of(e, 0, e->config.records);
+	}
 }
 
 /* @free: in the table. */

@@ -4,7 +4,7 @@
  * Whoever changes pins, io or masks of an entry takes entry_was() before and calls entry_settle()
  * after: that keeps the counts of pinned bytes, the parents' child counts and the eviction lists.
  * Pins and io have short ways of their own, since every lookup takes them. Bytes of places are
- * booked where places are taken and given back, for the arena, the tiers and the tenants alike.
+ * booked where places are taken and given back, for the arena, the tiers and the accounts alike.
  *
  * When the last pin or io of an entry ends (entry_idle), fills that are only queued are forgotten, an
  * entry of an older incarnation goes whole, and one without a record is given back.
@@ -115,6 +115,7 @@ void entry_settle(struct engine *e, uint32_t number, const struct was *was)
 		pinned_add(e, model, entry->l1 | entry->filling);
 	if (was->l1 != entry->l1 || was->disk != entry->disk)
 		index_mask_changed(e->index, number, was->l1, was->disk);
+	account_settle(e, number, was);
 	lists_update(e, number, tier);
 	if ((was->l1 == 0) == (entry->l1 == 0) && (was->disk == 0) == (entry->disk == 0))
 		return;
@@ -318,6 +319,7 @@ void record_used(struct engine *e, uint32_t record)
 {
 	e->sides[record] = (struct side){ .io = NONE };
 	entry_model(e, entry_of(e, record_of(e, record)->entry))->objects++;
+	e->tenants[entry_of(e, record_of(e, record)->entry)->tenant].records.used++;
 	if (record >= e->records_high)
 		e->records_high = record + 1;
 }
@@ -328,6 +330,7 @@ void record_remove(struct engine *e, uint32_t record)
 
 	ENGINE_ASSERT(model->objects > 0);
 	model->objects--;
+	e->tenants[entry_of(e, record_of(e, record)->entry)->tenant].records.used--;
 	index_record_remove(e->index, record);
 }
 
@@ -365,11 +368,6 @@ static uint32_t *disk_extent(struct engine *e, uint32_t tier, uint32_t unit)
 	return &e->tiers[tier].extents[unit / (uint32_t)(e->config.extent_bytes / UNIT)];
 }
 
-static struct tenant *tenant_of(struct engine *e, const struct record *record)
-{
-	return &e->tenants[entry_of(e, record->entry)->tenant];
-}
-
 /* A place in the arena has been found for it; its bytes are still to come. */
 void record_place(struct engine *e, uint32_t number, uint32_t unit)
 {
@@ -383,7 +381,7 @@ void record_place(struct engine *e, uint32_t number, uint32_t unit)
 	record->flags = 0;
 	entry->filling |= 1ull << record->part;
 	extent_add(arena_extent(e, unit), e->sides, number, false);
-	tenant_of(e, record)->arena_used += record_bytes(e, record);
+	account_book(e, record->entry, false, record_bytes(e, record), 0);
 	e->arena_objects++;
 	space_touch(e->space, unit, e->uses);
 	entry_settle(e, record->entry, &was);
@@ -461,7 +459,7 @@ static uint64_t arena_give(struct engine *e, uint32_t number)
 	space_free(e->space, record->place);
 	record->place = NONE;
 	record->state = RECORD_ABSENT;
-	tenant_of(e, record)->arena_used -= bytes;
+	account_book(e, record->entry, false, 0, bytes);
 	e->arena_objects--;
 	e->room_changed = true;
 	if (record->disk_place == NONE)
@@ -504,7 +502,7 @@ void record_set_disk(struct engine *e, uint32_t number, uint32_t tier, uint32_t 
 	record->tier = (uint8_t)tier;
 	entry->disk |= 1ull << record->part;
 	extent_add(disk_extent(e, tier, unit), e->sides, number, true);
-	tenant_of(e, record)->disk_used += record_bytes(e, record);
+	account_book(e, record->entry, true, record_bytes(e, record), 0);
 	e->tiers[tier].figures.objects++;
 	space_touch(e->tiers[tier].space, unit, e->uses);
 	entry_settle(e, record->entry, &was);
@@ -523,7 +521,7 @@ static uint64_t disk_give(struct engine *e, uint32_t number)
 	extent_remove(disk_extent(e, tier, record->disk_place), e->sides, number, true);
 	space_free(e->tiers[tier].space, record->disk_place);
 	record->disk_place = NONE;
-	tenant_of(e, record)->disk_used -= bytes;
+	account_book(e, record->entry, true, 0, bytes);
 	e->tiers[tier].figures.objects--;
 	if (record->place == NONE)
 		record_remove(e, number);

@@ -25,7 +25,8 @@ static bool config_is_sane(const struct engine_config *c)
 	const uint64_t units = c->extent_bytes / UNIT;
 
 	if (c->clients == 0 || c->clients > 65536 || c->slots == 0 || c->slots > 65536 || c->models == 0 ||
-	    c->models > 65536 || c->pools == 0 || c->tenants == 0 || c->tenants > 256)
+	    c->models > 65536 || c->pools == 0 || c->tenants == 0 || c->tenants > 256 ||
+	    c->accounts > 65000)
 		return false;
 	if (c->entries == 0 || c->entries >= 1u << 31 || c->records == 0 || c->records >= 1u << 31 ||
 	    c->leases == 0 || c->leases >= 1u << 30 || c->holds == 0 || c->holds >= 1u << 30 ||
@@ -60,12 +61,17 @@ static void lay_tables(const struct engine_config *c, struct engine *e, uint8_t 
 	e->waiters = cut(base, at, (size_t)c->entries * sizeof(uint32_t));
 	e->parents = cut(base, at, (size_t)c->entries * sizeof(struct stoker_wire_key));
 	e->last_tiers = cut(base, at, c->entries);
+	e->owners = cut(base, at, (size_t)c->entries * sizeof(uint16_t));
+	e->rings[0] = cut(base, at, (size_t)c->entries * sizeof(struct link));
+	e->rings[1] = cut(base, at, c->n_tiers ? (size_t)c->entries * sizeof(struct link) : 0);
 	e->extents = cut(base, at, (size_t)c->extents * sizeof(uint32_t));
 	for (uint32_t i = 0; i < c->n_tiers; i++)
 		e->tiers[i].extents = cut(base, at, (size_t)c->tiers[i].extents * sizeof(uint32_t));
 	e->ios = cut(base, at, (size_t)c->ios * sizeof(struct io));
 	e->models = cut(base, at, (size_t)power_above(c->models) * sizeof(struct model));
 	e->tenants = cut(base, at, (size_t)c->tenants * sizeof(struct tenant));
+	e->accounts = cut(base, at, (size_t)(c->tenants + c->accounts) * sizeof(struct account));
+	e->account_buckets = cut(base, at, (size_t)power_above(c->accounts) * sizeof(uint32_t));
 	e->clients = cut(base, at, (size_t)c->clients * sizeof(struct client));
 	e->pools = cut(base, at, (size_t)c->pools * sizeof(struct pool));
 	e->pool_buckets = cut(base, at, (size_t)power_above(c->pools) * sizeof(uint32_t));
@@ -188,7 +194,9 @@ struct engine *engine_new(const struct engine_config *config, const struct engin
 	e->model_mask = e->models_max - 1;
 	e->pool_mask = power_above(config->pools) - 1;
 	e->session_mask = power_above(config->leases) - 1;
+	e->account_mask = power_above(config->accounts) - 1;
 	chain_tables(e);
+	accounts_init(e);
 	bounds_init(e);
 	e->recovered = (struct chunks){ .last = NONE, .owner = NONE };
 	e->drop_piece = NONE;

@@ -51,6 +51,7 @@ struct engine_config {
 	uint32_t models;		/* open at once, at most */
 	uint32_t pools;			/* registered at once, at most, all clients together */
 	uint32_t tenants;
+	uint32_t accounts;		/* told apart, all tenants together; the others of a tenant count as one */
 	uint32_t entries;		/* chunks in the index, at most */
 	uint32_t records;		/* objects (parts of chunks), at most; = entries of the arena table */
 	uint32_t leases, holds;		/* at once, at most */
@@ -71,9 +72,10 @@ struct engine_config {
 	struct control_block *counters;	/* written by the engine's thread only */
 };
 
-/** struct engine_quota - hard limits of a tenant. */
+/** struct engine_quota - limits of a tenant, hard ones but for those of its accounts. */
 struct engine_quota {
 	uint64_t arena_bytes, disk_bytes;	/* 0 = none; but pins of several tenants have equal shares of the arena */
+	uint64_t account_arena_bytes, account_disk_bytes;	/* soft, of each of its accounts; 0 = none */
 	uint32_t leases, leased_chunks, holds;	/* 0 = an equal share of what there is */
 };
 
@@ -349,6 +351,14 @@ void engine_copy_done(struct engine *engine, uint32_t copy, enum engine_result r
 void engine_evict(struct engine *engine, uint64_t bytes, engine_token token);	/* value: bytes freed */
 void engine_clear(struct engine *engine, engine_token token);			/* value: bytes freed */
 void engine_drain(struct engine *engine, engine_token token);	/* no stores from now; answer when written back */
+
+/* Rows of the accounting table that have something: the next after @after (ENGINE_NONE: the first), or ENGINE_NONE. */
+struct engine_account_figures {
+	uint32_t tenant, chunks;
+	bool others;		/* all those that found no row of their own; @account says nothing then */
+	uint64_t account, arena_bytes, disk_bytes;
+};
+uint32_t engine_account_next(const struct engine *engine, uint32_t after, struct engine_account_figures *ret);
 
 struct engine_client_figures { uint64_t jobs, leases, holds, pools, lookups, retrieves, stores; };
 struct engine_tier_figures { uint64_t used_bytes, objects, read_errors, write_errors, checksum_errors; };

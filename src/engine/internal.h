@@ -3,7 +3,7 @@
  *
  * Rooms: engine.c (life, turn), clock.c (deadlines and expiries), run.c (who is next), job.c (requests, deadlines, ends), lookup.c,
  * grant.c and load.c, segment.c, retrieve.c, store.c, lease.c, hold.c, session.c, bound.c (shares); chunk.c (states and books of
- * entries and records), make-room.c (allocation with eviction), check.c (seal, verify), tier.c (disk
+ * entries and records), account.c (who has how much), make-room.c (allocation with eviction), check.c (seal, verify), tier.c (disk
  * reads and writes); model.c, pool.c, client.c, recover.c, sweep.c, admin.c (figures too), audit.c.
  *
  * Numbers, not pointers, link things; ENGINE_NONE is none. A job's number is client * slots + slot,
@@ -121,9 +121,24 @@ struct bound { uint32_t max, used; };
 
 struct tenant {
 	struct engine_quota quota;
-	uint64_t arena_used, disk_used;
+	uint64_t used[2];		/* bytes of places in the arena, on the tiers: the sums of its accounts */
 	struct bound leases, chunks, holds;
+	struct bound entries, records;	/* of the index */
+	uint32_t accounts, row;		/* rows of its accounts, less the others'; one of its rows, in turns */
 	uint64_t pinned_max, pinned;	/* bytes of the arena that cannot be evicted: in use, or under I/O */
+};
+
+/** struct account - a row of the accounting table (account.c). The first rows are the tenants' others. */
+struct account {
+	uint64_t label;
+	uint64_t used[2];		/* bytes of places in the arena, on the tiers (writes under way included) */
+	uint32_t entries;		/* chunks that are booked here; 0: the row is free, or the others' */
+	uint32_t hand[2];		/* in the ring of its chunks there: where a victim is looked for next */
+	uint32_t next;			/* in its bucket, or in the free list */
+	struct link of_tenant;		/* ring of the tenant's rows */
+	struct link of_over[2];		/* list of the rows above their quota */
+	bool over[2];
+	uint8_t tenant;
 };
 
 enum client_state { CLIENT_FREE, CLIENT_LIVE, CLIENT_LEAVING };
@@ -387,6 +402,11 @@ struct engine {
 	struct model *models;
 	uint32_t models_max, model_mask;	/* incarnation & model_mask = model */
 	struct tenant *tenants;
+	struct account *accounts;
+	uint32_t *account_buckets, account_mask, free_account;
+	struct list over[2];		/* accounts above their quota in the arena, on the tiers */
+	uint16_t *owners;		/* by entry: 1 + the row that its bytes are booked to, 0: it has none */
+	struct link *rings[2];		/* by entry: its neighbours in the rings of its account */
 	struct client *clients;
 	struct pool *pools;
 	uint32_t *pool_buckets, pool_mask, free_pool, pools_used;
@@ -652,12 +672,25 @@ uint64_t entry_forget(struct engine *engine, uint32_t entry);	/* both, at pins =
 void queue_push(struct engine *engine, struct queued *queue, uint32_t record, enum queue kind, bool front);
 void record_unqueue(struct engine *engine, uint32_t record);
 
+/* ---- account.c: who has how much ------------------------------------------------------------------- */
+
+void accounts_init(struct engine *engine);
+void accounts_review(struct engine *engine, uint32_t tenant);	/* its quotas have changed */
+/* Bytes of a place of the entry's that was taken or given back. account_settle() follows, by entry_settle(). */
+void account_book(struct engine *engine, uint32_t entry, bool disk, uint64_t more, uint64_t fewer);
+void account_settle(struct engine *engine, uint32_t entry, const struct was *was);
+uint32_t account_of(const struct engine *engine, uint32_t entry);	/* the row that it has, or will have */
+bool account_is_over(const struct engine *engine, uint32_t row, bool disk, uint64_t more);
+uint32_t account_over_next(struct engine *engine, bool disk);	/* of those in engine->over, in turns */
+uint32_t account_of_tenant_next(struct engine *engine, uint32_t tenant);	/* of all its rows, in turns */
+uint32_t account_hand(const struct engine *engine, uint32_t row, bool disk);	/* a chunk, or NONE */
+uint32_t account_hand_on(struct engine *engine, uint32_t row, bool disk);	/* moves on; the next chunk */
+
 /* ---- make-room.c ------------------------------------------------------------------------------------ */
 
-uint32_t room_arena(struct engine *engine, const struct model *model, uint64_t bytes, uint32_t near,
-		    enum room *why);
-uint32_t room_disk(struct engine *engine, uint32_t tier, const struct model *model, uint64_t bytes,
-		   uint32_t near);
+/* A place for an object of @entry. */
+uint32_t room_arena(struct engine *engine, uint32_t entry, uint64_t bytes, uint32_t near, enum room *why);
+uint32_t room_disk(struct engine *engine, uint32_t tier, uint32_t entry, uint64_t bytes, uint32_t near);
 uint32_t room_entry(struct engine *engine, uint32_t incarnation, const struct stoker_wire_key *key);
 uint32_t room_record(struct engine *engine, uint32_t entry, uint32_t part);
 uint64_t room_evict(struct engine *engine, uint32_t n);	/* up to @n coldest chunks; bytes freed */

@@ -158,7 +158,7 @@ static enum asked ask_part(struct engine *e, struct job *job, uint32_t entry, ui
 		check_verify(e, number, job->priority);
 		return ASKED;
 	}
-	unit = room_arena(e, model, bytes, NONE, &why);
+	unit = room_arena(e, entry, bytes, NONE, &why);
 	if (unit == NONE)
 		return why == ROOM_WAIT ? ASKED_WAIT : ASKED_IN_VAIN;
 	job->lookup.load_bytes -= bytes < job->lookup.load_bytes ? bytes : job->lookup.load_bytes;

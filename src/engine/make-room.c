@@ -4,7 +4,9 @@
  *
  * A place is taken free if there is one; else the coldest chunk that has an object of that size goes,
  * whole, until there is; else, or if it is colder on the whole, the coldest slab of another size is
- * emptied. What is pinned, under I/O, or still to be written to a tier never goes. Each allocation
+ * emptied. Before all others go chunks of accounts above their soft quota: first those of the account
+ * that wants the room, then of the others in turns; of an account, the coldest of the CHOICE next
+ * ones in its ring (all of them, if it has few). What is pinned, under I/O, or still to be written to a tier never goes. Each allocation
  * looks at a bounded number of candidates.
  *
  * Slabs are compared once in as many evictions as a slab has places: emptying one then costs each
@@ -18,19 +20,23 @@ struct ground {
 	struct evict *evict;
 	uint32_t *extents;
 	uint32_t *evictions;	/* since slabs were compared last */
+	uint32_t tier;		/* NONE: the arena */
 	bool disk;
 };
 
+#define CHOICE	16u		/* chunks of an account of which the coldest goes */
+#define TURNS	16u		/* accounts that are looked at for a victim */
+
 static struct ground ground_arena(struct engine *e)
 {
-	return (struct ground){ e->space, &e->evict, e->extents, &e->arena_evictions, false };
+	return (struct ground){ e->space, &e->evict, e->extents, &e->arena_evictions, NONE, false };
 }
 
 static struct ground ground_disk(struct engine *e, uint32_t tier)
 {
 	struct tier *t = &e->tiers[tier];
 
-	return (struct ground){ t->space, &t->evict, t->extents, &t->evictions, true };
+	return (struct ground){ t->space, &t->evict, t->extents, &t->evictions, tier, true };
 }
 
 static uint64_t leave(struct engine *e, const struct ground *g, uint32_t entry)
@@ -49,18 +55,91 @@ static bool has_size(struct engine *e, const struct ground *g, const struct entr
 	return false;
 }
 
-/** struct search - a walk over candidates, coldest first. Zero in @bytes, NONE in @tenant: any. */
+/** struct search - a walk over candidates, coldest first. Zero in @bytes, NONE in @tenant and @owner: any. */
 struct search {
-	uint64_t bytes;
-	uint32_t tenant;
+	uint64_t bytes;		/* the size of place that is wanted */
+	uint32_t tenant;	/* at whose cost alone */
+	uint32_t owner;		/* row of the account that wants it */
 	uint32_t after, seen, busy;
+	uint32_t looks;		/* at chunks in rings, for this victim */
+	bool soft;		/* the last victim was of an account above its quota */
 };
 
+static struct search search_of(uint64_t bytes, uint32_t tenant, uint32_t owner)
+{
+	return (struct search){ .bytes = bytes, .tenant = tenant, .owner = owner, .after = NONE };
+}
+
+static bool suits(struct engine *e, const struct ground *g, const struct search *search, const struct entry *entry)
+{
+	return !entry_is_dirty(e, entry) && (search->tenant == NONE || entry->tenant == search->tenant) &&
+	       (search->bytes == 0 || has_size(e, g, entry, search->bytes));
+}
+
+/* ---- of accounts ------------------------------------------------------------------------------------ */
+
+/* Rings know nothing of what may go, nor of tiers. */
+static bool may_go(struct engine *e, const struct ground *g, const struct entry *entry)
+{
+	return entry->pins + entry->io == 0 && (g->disk ? entry->children_disk : entry->children_l1) == 0 &&
+	       (!g->disk || entry_tier(e, entry) == g->tier);
+}
+
+static uint32_t of_account(struct engine *e, const struct ground *g, struct search *search, uint32_t row)
+{
+	const uint32_t first = account_hand(e, row, g->disk);
+	uint32_t chunk = first, best = NONE, n = 0;
+
+	while (chunk != NONE && search->looks++ < SCAN_VICTIMS && n < CHOICE) {
+		const struct entry *entry = entry_of(e, chunk);
+
+		if (may_go(e, g, entry) && suits(e, g, search, entry)) {
+			n++;
+			if (best == NONE || entry->touched < entry_of(e, best)->touched)
+				best = chunk;
+		}
+		chunk = account_hand_on(e, row, g->disk);
+		if (chunk == first)
+			break;
+	}
+	return best;
+}
+
+/* Of an account that has more than its soft quota, or would have. */
+static uint32_t of_those_above(struct engine *e, const struct ground *g, struct search *search)
+{
+	uint32_t chunk = NONE;
+
+	search->looks = 0;
+	if (search->owner != NONE && account_is_over(e, search->owner, g->disk, search->bytes))
+		chunk = of_account(e, g, search, search->owner);
+	for (uint32_t i = 0; chunk == NONE && i < e->over[g->disk].n && i < TURNS; i++) {
+		const uint32_t row = account_over_next(e, g->disk);
+
+		if (search->tenant == NONE || e->accounts[row].tenant == search->tenant)
+			chunk = of_account(e, g, search, row);
+	}
+	return chunk;
+}
+
+/* Of the tenant at whose cost it is to be, however many colder ones others have. */
+static uint32_t of_tenant(struct engine *e, const struct ground *g, struct search *search)
+{
+	uint32_t chunk = NONE;
+
+	search->looks = 0;
+	for (uint32_t i = 0; chunk == NONE && search->tenant != NONE && i < TURNS; i++)
+		chunk = of_account(e, g, search, account_of_tenant_next(e, search->tenant));
+	return chunk;
+}
+
+/* ---- of all ------------------------------------------------------------------------------------------ */
+
 /*
- * The next chunk that may go and suits, or NONE. It stays the next until it is gone. What is met in
+ * The coldest chunk that may go and suits, or NONE. It stays the next until it is gone. What is met in
  * use leaves its list here, once, so it counts for little against the bound.
  */
-static uint32_t victim(struct engine *e, const struct ground *g, struct search *search)
+static uint32_t coldest(struct engine *e, const struct ground *g, struct search *search)
 {
 	while (search->seen < SCAN_VICTIMS && search->busy < SCAN_BUSY) {
 		const uint32_t candidate = evict_next(g->evict, search->after);
@@ -74,13 +153,23 @@ static uint32_t victim(struct engine *e, const struct ground *g, struct search *
 			search->busy++;
 			continue;
 		}
-		if (!entry_is_dirty(e, entry) && (search->tenant == NONE || entry->tenant == search->tenant) &&
-		    (search->bytes == 0 || has_size(e, g, entry, search->bytes)))
+		if (suits(e, g, search, entry))
 			return candidate;
 		search->after = candidate;
 		search->seen++;
 	}
 	return NONE;
+}
+
+static uint32_t victim(struct engine *e, const struct ground *g, struct search *search)
+{
+	uint32_t chunk = of_those_above(e, g, search);
+
+	search->soft = chunk != NONE;
+	count(e, STOKER_COUNTER_EVICTED_ACCOUNT, search->soft);
+	if (chunk == NONE)
+		chunk = coldest(e, g, search);
+	return chunk == NONE ? of_tenant(e, g, search) : chunk;
 }
 
 /* ---- slabs --------------------------------------------------------------------------------------- */
@@ -171,9 +260,9 @@ static bool slabs_are_due(struct engine *e, const struct ground *g, uint64_t byt
 
 /* ---- places --------------------------------------------------------------------------------------- */
 
-static uint32_t place_find(struct engine *e, const struct ground *g, uint64_t bytes, uint32_t near)
+static uint32_t place_find(struct engine *e, const struct ground *g, uint32_t owner, uint64_t bytes, uint32_t near)
 {
-	struct search search = { .bytes = bytes, .tenant = NONE, .after = NONE };
+	struct search search = search_of(bytes, NONE, owner);
 	uint32_t unit = space_alloc(g->space, bytes, near);
 
 	while (unit == NONE) {
@@ -181,7 +270,7 @@ static uint32_t place_find(struct engine *e, const struct ground *g, uint64_t by
 
 		if (chunk == NONE)
 			break;
-		if (slabs_are_due(e, g, bytes) && slab_reclaim(e, g, bytes, entry_of(e, chunk)->touched))
+		if (!search.soft && slabs_are_due(e, g, bytes) && slab_reclaim(e, g, bytes, entry_of(e, chunk)->touched))
 			search.after = NONE;	/* which may be gone with its slab */
 		else
 			leave(e, g, chunk);
@@ -193,13 +282,13 @@ static uint32_t place_find(struct engine *e, const struct ground *g, uint64_t by
 }
 
 /* Bring a tenant to where @bytes more keep within its quota, at its own chunks' cost. */
-static bool quota_make(struct engine *e, const struct ground *g, uint32_t tenant, uint64_t bytes)
+static bool quota_make(struct engine *e, const struct ground *g, uint32_t tenant, uint32_t owner, uint64_t bytes)
 {
 	const struct tenant *t = &e->tenants[tenant];
 	const uint64_t quota = g->disk ? t->quota.disk_bytes : t->quota.arena_bytes;
-	struct search search = { .tenant = tenant, .after = NONE };
+	struct search search = search_of(0, tenant, owner);
 
-	while (quota && (g->disk ? t->disk_used : t->arena_used) + bytes > quota) {
+	while (quota && t->used[g->disk] + bytes > quota) {
 		const uint32_t chunk = victim(e, g, &search);
 
 		if (chunk == NONE)
@@ -221,43 +310,45 @@ static bool extents_may_come(const struct engine *e)
 	return space_total(e->space) / e->config.extent_bytes + e->extents_failed < e->config.extents;
 }
 
-uint32_t room_arena(struct engine *e, const struct model *model, uint64_t bytes, uint32_t near, enum room *why)
+uint32_t room_arena(struct engine *e, uint32_t entry, uint64_t bytes, uint32_t near, enum room *why)
 {
 	const struct ground g = ground_arena(e);
+	const uint32_t tenant = entry_of(e, entry)->tenant, owner = account_of(e, entry);
 	uint32_t unit;
 
-	if (bound_is_pinned(&e->tenants[model->tenant], bytes)) {
+	if (bound_is_pinned(&e->tenants[tenant], bytes)) {
 		/* What is being stored is in use only for that long. */
 		*why = e->copying > 0 ? ROOM_WAIT : ROOM_QUOTA;
 		bound_met(e, *why == ROOM_QUOTA);
 		return NONE;
 	}
-	if (!quota_make(e, &g, model->tenant, bytes)) {
+	if (!quota_make(e, &g, tenant, owner, bytes)) {
 		*why = room_may_come(e) ? ROOM_WAIT : ROOM_QUOTA;
 		return NONE;
 	}
-	unit = place_find(e, &g, bytes, near);
+	unit = place_find(e, &g, owner, bytes, near);
 	*why = unit != NONE ? ROOM_OK : room_may_come(e) || extents_may_come(e) ? ROOM_WAIT : ROOM_NONE;
 	return unit;
 }
 
-uint32_t room_disk(struct engine *e, uint32_t tier, const struct model *model, uint64_t bytes, uint32_t near)
+uint32_t room_disk(struct engine *e, uint32_t tier, uint32_t entry, uint64_t bytes, uint32_t near)
 {
 	const struct ground g = ground_disk(e, tier);
+	const uint32_t owner = account_of(e, entry);
 
-	if (!quota_make(e, &g, model->tenant, bytes))
+	if (!quota_make(e, &g, entry_of(e, entry)->tenant, owner, bytes))
 		return NONE;
-	return place_find(e, &g, bytes, near);
+	return place_find(e, &g, owner, bytes, near);
 }
 
 /* ---- entries and records -------------------------------------------------------------------------------- */
 
-/* Forget one chunk wholly: of a tier if there is one, the arena's coldest else. */
-static bool forget_one(struct engine *e)
+/* Forget one chunk wholly, of that tenant (NONE: any): of a tier if there is one, the arena's coldest else. */
+static bool forget_one(struct engine *e, uint32_t tenant)
 {
 	for (uint32_t i = 0; i <= e->config.n_tiers; i++) {
 		const struct ground g = i < e->config.n_tiers ? ground_disk(e, i) : ground_arena(e);
-		struct search search = { .tenant = NONE, .after = NONE };
+		struct search search = search_of(0, tenant, NONE);
 		const uint32_t chunk = victim(e, &g, &search);
 
 		if (chunk == NONE)
@@ -269,20 +360,40 @@ static bool forget_one(struct engine *e)
 	return false;
 }
 
+/* One more in the index within the tenant's share of it, at the cost of its own. */
+static bool share_make(struct engine *e, uint32_t tenant, const struct bound *bound)
+{
+	while (bound->used >= bound->max)
+		if (!forget_one(e, tenant)) {
+			bound_met(e, !room_may_come(e));
+			return false;
+		}
+	return true;
+}
+
 uint32_t room_entry(struct engine *e, uint32_t incarnation, const struct stoker_wire_key *key)
 {
-	uint32_t entry = index_add(e->index, incarnation, key);
+	const uint32_t tenant = e->models[incarnation & e->model_mask].tenant;
+	uint32_t entry;
 
-	while (entry == NONE && forget_one(e))
+	if (e->config.tenants > 1 && index_find(e->index, incarnation, key) == NONE &&
+	    !share_make(e, tenant, &e->tenants[tenant].entries))
+		return NONE;
+	entry = index_add(e->index, incarnation, key);
+	while (entry == NONE && forget_one(e, NONE))
 		entry = index_add(e->index, incarnation, key);
 	return entry;
 }
 
 uint32_t room_record(struct engine *e, uint32_t entry, uint32_t part)
 {
-	uint32_t record = index_record_add(e->index, entry, part);
+	const uint32_t tenant = entry_of(e, entry)->tenant;
+	uint32_t record;
 
-	while (record == NONE && forget_one(e))
+	if (e->config.tenants > 1 && !share_make(e, tenant, &e->tenants[tenant].records))
+		return NONE;
+	record = index_record_add(e->index, entry, part);
+	while (record == NONE && forget_one(e, NONE))
 		record = index_record_add(e->index, entry, part);
 	if (record != NONE)
 		record_used(e, record);
@@ -294,7 +405,7 @@ uint32_t room_record(struct engine *e, uint32_t entry, uint32_t part)
 uint64_t room_evict(struct engine *e, uint32_t n)
 {
 	const struct ground g = ground_arena(e);
-	struct search search = { .tenant = NONE, .after = NONE };
+	struct search search = search_of(0, NONE, NONE);
 	uint64_t bytes = 0;
 
 	for (uint32_t i = 0; i < n; i++) {

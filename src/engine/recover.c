@@ -1,7 +1,8 @@
 /*
  * Recovery: objects that the tables of an older broker name. The arena's keep their record's number,
  * are UNVERIFIED until the first lookup wants them, and those that were held at the crash are pinned
- * for a while. Nothing is evicted for what is recovered: what does not fit is dropped.
+ * for a while. Nothing is evicted for what is recovered: what does not fit, or is more than its tenant's
+ * share of the index, is dropped.
  */
 #include "src/engine/internal.h"
 
@@ -28,9 +29,12 @@ static uint32_t part_check(const struct engine *e, const struct engine_place *pl
 static uint32_t entry_make(struct engine *e, const struct engine_object *object)
 {
 	const struct model *model = &e->models[object->model];
-	const uint32_t number = index_add(e->index, model->incarnation, &object->key);
+	const struct bound *bound = &e->tenants[model->tenant].entries;
+	uint32_t number = index_find(e->index, model->incarnation, &object->key);
 	struct entry *entry;
 
+	if (number == NONE && bound->used < bound->max)
+		number = index_add(e->index, model->incarnation, &object->key);
 	if (number == NONE)
 		return NONE;
 	entry = entry_of(e, number);
@@ -76,9 +80,10 @@ static void in_arena(struct engine *e, uint32_t number, uint32_t unit, const str
 static uint32_t recover_arena(struct engine *e, uint32_t number, uint32_t entry, uint32_t part,
 			      const struct engine_place *place, const struct engine_object *object, bool was_held)
 {
-	struct tenant *keeper;
+	struct tenant *keeper = &e->tenants[entry_of(e, entry)->tenant];
 
-	if (number >= e->config.records || index_record_find(e->index, entry, part) != NONE)
+	if (number >= e->config.records || index_record_find(e->index, entry, part) != NONE ||
+	    keeper->records.used >= keeper->records.max)
 		return NONE;
 	if (!space_take(e->space, place->unit, place->bytes))
 		return NONE;
@@ -88,7 +93,6 @@ static uint32_t recover_arena(struct engine *e, uint32_t number, uint32_t entry,
 	}
 	record_used(e, number);
 	in_arena(e, number, place->unit, object);
-	keeper = &e->tenants[entry_of(e, entry)->tenant];
 	if (was_held && e->chunks_taken < e->config.leased_chunks && keeper->chunks.used < keeper->chunks.max &&
 	    !bound_is_pinned(keeper, 0)) {
 		entry_pin(e, entry);
@@ -103,9 +107,12 @@ static uint32_t recover_disk(struct engine *e, uint32_t entry, uint32_t part, co
 			     const struct engine_object *object)
 {
 	const uint32_t tier = entry_tier(e, entry_of(e, entry));
+	const struct bound *bound = &e->tenants[entry_of(e, entry)->tenant].records;
 	uint32_t number = index_record_find(e->index, entry, part);
 	const bool known = number != NONE;
 
+	if (!known && bound->used >= bound->max)
+		return NONE;
 	if ((tier != NONE && tier != place->tier) ||
 	    (known && (record_of(e, number)->disk_place != NONE || record_of(e, number)->sequence != object->sequence)))
 		return NONE;

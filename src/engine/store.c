@@ -268,7 +268,7 @@ static enum placed place_part(struct engine *e, struct job *job, uint32_t i, uin
 
 	if (record == NONE)
 		return refuse(t, item, no_entry(e));
-	unit = room_arena(e, model, model->parts[item->part].image_bytes, NONE, &why);
+	unit = room_arena(e, number, model->parts[item->part].image_bytes, NONE, &why);
 	if (unit == NONE) {
 		record_remove(e, record);
 		return refuse(t, item, why);

@@ -245,8 +245,7 @@ static void write_start(struct engine *e, uint32_t tier, uint32_t number)
 		tier_write(e, number);
 		return;
 	}
-	unit = room_disk(e, tier, entry_model(e, entry), record_bytes(e, record),
-			 place_of_parent(e, tier, record));
+	unit = room_disk(e, tier, record->entry, record_bytes(e, record), place_of_parent(e, tier, record));
 	if (unit == NONE) {
 		record_lose(e, number);
 		return;
@@ -257,7 +256,7 @@ static void write_start(struct engine *e, uint32_t tier, uint32_t number)
 	e->ios[io].place = unit;
 	t->writing++;
 	t->flight_bytes += e->ios[io].bytes;
-	e->tenants[entry->tenant].disk_used += e->ios[io].bytes;	/* a quota is hard: the place counts from now */
+	account_book(e, record->entry, true, e->ios[io].bytes, 0);	/* a quota is hard: the place counts from now */
 	write = io_of(e, number, io, tier, unit);
 	e->ports.write(e->ports.shell, &write);
 }
@@ -297,7 +296,7 @@ static void write_done(struct engine *e, const struct io *io, enum engine_result
 
 	t->writing--;
 	t->flight_bytes -= io->bytes;
-	e->tenants[entry_of(e, entry)->tenant].disk_used -= io->bytes;	/* record_set_disk() books it for good */
+	account_book(e, entry, true, 0, io->bytes);	/* record_set_disk() books it for good */
 	measure(e, STOKER_HISTOGRAM_WRITE_NS, io->started);
 	if (result == ENGINE_OK && t->state != TIER_DOWN && !entry_is_stale(e, entry_of(e, entry)) &&
 	    (at == NONE || at == io->tier)) {
