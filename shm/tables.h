@@ -79,7 +79,7 @@
 	COUNTER(JOBS_DEADLINE,      "jobs_deadline",      "jobs",   "jobs whose deadline passed") \
 	COUNTER(JOBS_BAD,           "jobs_bad",           "jobs",   "jobs refused as bad requests") \
 	COUNTER(JOBS_NO_MEMORY,     "jobs_no_memory",     "jobs",   "jobs that found no room") \
-	COUNTER(JOBS_BOUNDED,       "jobs_bounded",       "jobs",   "jobs cut short or refused because their tenant or client had its share") \
+	COUNTER(JOBS_BOUNDED,       "jobs_bounded",       "jobs",   "jobs cut short or refused because their tenant or user had its share") \
 	COUNTER(STORES_WAITED,      "stores_waited",      "jobs",   "STOREs that waited for write-back to make room") \
 	COUNTER(POOL_FAULTS,        "pool_faults",        "pools",  "pools marked dead because their memory could not be touched") \
 	COUNTER(CLIENTS_ATTACHED,   "clients_attached",   "clients", "clients that were let in") \

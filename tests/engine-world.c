@@ -368,7 +368,9 @@ static void models_open(struct world *w)
 static void client_make(struct world *w, uint32_t client)
 {
 	const bool other = w->config.tenants > 1 && client >= WORLD_CLIENTS / 2;
-	const struct engine_client_config config = { .tenant = other, .slots_small = WORLD_SMALL, .slots = WORLD_SLOTS };
+	const struct engine_client_config config = {
+		.tenant = other, .user = 1000 + client, .slots_small = WORLD_SMALL, .slots = WORLD_SLOTS,
+	};
 
 	engine_client_in(w->engine, client, &config);
 	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {

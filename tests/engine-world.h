@@ -69,7 +69,8 @@ struct world_options {
 	uint32_t leased_chunks, leases;	/* 0: plenty */
 	uint32_t holds;			/* 0: plenty */
 	uint32_t accounts;		/* told apart */
-	uint32_t tenants;		/* 0: 1. With 2, clients 2 and 3 and the model OTHER are of the second one */
+	uint32_t tenants;		/* 0: 1. With 2, clients 2 and 3 and the model OTHER are of the second one.
+					   Each client is a user of its own */
 	enum engine_policy policy;
 	uint32_t refill_permille;
 	bool not_serving, no_random, no_write_back, tiers_later;	/* later: the test brings them up */

@@ -1,6 +1,6 @@
 /*
- * Bounds of tenants and clients: of leases, leased chunks, holds and pinned bytes. Clients 0 and 1 are
- * of one tenant, 2 and 3 and the model OTHER of another.
+ * Bounds of tenants and their users: of leases, leased chunks, holds and pinned bytes. Clients 0 and 1
+ * are of one tenant, 2 and 3 and the model OTHER of another; each is a user of its own.
  */
 #include <string.h>
 
@@ -17,7 +17,7 @@ static struct world *two_tenants(struct world_options options)
 
 static uint32_t model_of(uint32_t client)
 {
-	return client < WORLD_CLIENTS / 2 ? PLAIN : OTHER;
+	return client < WORLD_CLIENTS / 2 || w->config.tenants == 1 ? PLAIN : OTHER;
 }
 
 static void store(uint32_t client, uint64_t chain, uint32_t n)
@@ -70,12 +70,33 @@ START_TEST(a_tenant_that_takes_all_leases_it_can_leaves_the_other_its_own)
 }
 END_TEST
 
-START_TEST(a_tenant_alone_has_everything_and_its_clients_leave_each_other_some)
+START_TEST(a_tenant_alone_has_everything_and_its_users_leave_each_other_some)
 {
 	w = world_new(&(struct world_options){ .leases = 64 });
 	store(0, 1, 1);
 	ck_assert_uint_eq(leases_got(0, 1), 32);
 	ck_assert_uint_eq(leases_got(1, 1), 16);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(clients_of_one_user_count_as_one)
+{
+	const struct engine_client_config again = { .tenant = 0, .user = 1000, .slots_small = WORLD_SMALL,
+						    .slots = WORLD_SLOTS };
+
+	w = world_new(&(struct world_options){ .leases = 64 });
+	world_out(w, 1);
+	world_run(w);
+	engine_client_in(w->engine, 1, &again);		/* of client 0's user from now on */
+	w->out[1] = w->gone[1] = false;
+	store(0, 1, 1);
+	ck_assert_uint_eq(leases_got(0, 1), 32);
+	ck_assert_uint_eq(leases_got(1, 1), 0);
+	ck_assert_uint_eq(leases_got(2, 1), 16);
+	world_out(w, 0);
+	world_run(w);
+	ck_assert_uint_eq(leases_got(1, 1), 24);	/* 48 were left of 64: half of them */
 	world_free(w);
 }
 END_TEST
@@ -232,7 +253,8 @@ static TCase *bounds(void)
 	TCase *tests = tcase_create("bounds");
 
 	tcase_add_test(tests, a_tenant_that_takes_all_leases_it_can_leaves_the_other_its_own);
-	tcase_add_test(tests, a_tenant_alone_has_everything_and_its_clients_leave_each_other_some);
+	tcase_add_test(tests, a_tenant_alone_has_everything_and_its_users_leave_each_other_some);
+	tcase_add_test(tests, clients_of_one_user_count_as_one);
 	tcase_add_test(tests, a_share_that_is_configured_counts_instead);
 	tcase_add_test(tests, leases_that_end_can_be_had_again);
 	tcase_add_test(tests, leased_chunks_are_shared_as_leases_are);

@@ -38,6 +38,31 @@ static const char *client_count(const struct engine *e, uint32_t number, struct 
 	return chunks == client->chunks ? NULL : "a client's leased chunks are miscounted";
 }
 
+static const char *users_audit(const struct engine *e)
+{
+	for (uint32_t i = 0; i < e->config.clients; i++) {
+		const struct user *user = &e->users[i];
+		struct user sums = { 0 };
+
+		for (uint32_t c = 0; c < e->config.clients && user->clients > 0; c++) {
+			const struct client *client = &e->clients[c];
+
+			if (client->state == CLIENT_FREE || client->user != i)
+				continue;
+			if (client->tenant != user->tenant)
+				return "a client's user is another tenant's";
+			sums.clients++;
+			sums.leases += (uint32_t)client->figures.leases;
+			sums.holds += (uint32_t)client->figures.holds;
+			sums.chunks += client->chunks;
+		}
+		if (user->clients > 0 && (sums.clients != user->clients || sums.leases != user->leases ||
+					  sums.holds != user->holds || sums.chunks != user->chunks))
+			return "what a user has is miscounted";
+	}
+	return NULL;
+}
+
 static void recovered_count(struct engine *e, struct books *books)
 {
 	uint32_t n = e->recovered.n ? (e->recovered.n - 1) % PIECE_CHUNKS + 1 : 0;
@@ -72,6 +97,8 @@ const char *bounds_audit(struct engine *e)
 	for (uint32_t i = 0; i < e->config.clients && !broken; i++)
 		if (e->clients[i].state != CLIENT_FREE)
 			broken = client_count(e, i, &books[e->clients[i].tenant]);
+	if (!broken)
+		broken = users_audit(e);
 	if (broken)
 		return broken;
 	recovered_count(e, books);

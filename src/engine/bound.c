@@ -1,14 +1,14 @@
 /*
- * Bounds: what each tenant, and each client, may have of what there is a fixed number of.
+ * Bounds: what each tenant, and each user, may have of what there is a fixed number of.
  *
  * Leases, leased chunks, holds and the index are tables that all clients share, and the arena is no use
  * to anybody while all of it is pinned. A tenant has its bound in each, as configured or else an equal
  * share, so that none can keep the others out; one tenant alone has everything. Bounds that are configured may
  * exceed what there is together: then it is the operator who lets tenants be in each other's way.
  *
- * Within a tenant, a client may take one more as long as it has less than what is left to the tenant:
- * alone it gets half, n greedy ones get 1/(n + 1) each, and whoever comes next always finds some. That
- * needs no number of clients and nothing to be configured, and costs one comparison.
+ * Within a tenant, a user (all clients of one uid) may take one more as long as it has less than what is
+ * left to the tenant: alone it gets half, n greedy ones get 1/(n + 1) each, and whoever comes next always
+ * finds some. That needs no number of users and nothing to be configured, and costs one comparison.
  *
  * Who is over a bound is refused (or gets a shorter prefix, if pins are what lacks) and counted; it
  * costs nobody else anything; in the index it makes room at its own cost (make-room.c). A lowered bound takes nothing away from who has more already.
@@ -52,29 +52,59 @@ void bounds_init(struct engine *e)
 	}
 }
 
+/* ---- users ------------------------------------------------------------------------------------- */
+
+void bound_client_in(struct engine *e, struct client *client, uint32_t number)
+{
+	uint32_t row = NONE;
+
+	for (uint32_t i = 0; i < e->config.clients; i++) {
+		const struct user *user = &e->users[i];
+
+		if (user->clients > 0 && user->number == number && user->tenant == client->tenant) {
+			row = i;
+			break;
+		}
+		if (user->clients == 0 && row == NONE)
+			row = i;
+	}
+	ENGINE_ASSERT(row != NONE);
+	if (e->users[row].clients++ == 0)
+		e->users[row] = (struct user){ .number = number, .tenant = client->tenant, .clients = 1 };
+	client->user = row;
+}
+
+void bound_client_gone(struct engine *e, const struct client *client)
+{
+	ENGINE_ASSERT(e->users[client->user].clients > 0);
+	e->users[client->user].clients--;
+}
+
+/* ---- how many more -------------------------------------------------------------------------------- */
+
 /* @free: in the table. */
-static uint32_t left(const struct bound *bound, uint32_t client_has, uint32_t free)
+static uint32_t left(const struct bound *bound, uint32_t user_has, uint32_t free)
 {
 	const uint32_t left = bound->used < bound->max ? bound->max - bound->used : 0;
-	const uint32_t most = client_has < left ? (left - client_has + 1) / 2 : 0;
+	const uint32_t most = user_has < left ? (left - user_has + 1) / 2 : 0;
 
 	return most < free ? most : free;
 }
 
 uint32_t bound_leases(const struct engine *e, uint32_t client)
 {
-	return left(&tenant_of_client(e, client)->leases, (uint32_t)e->clients[client].figures.leases,
+	return left(&tenant_of_client(e, client)->leases, e->users[e->clients[client].user].leases,
 		    e->config.leases - e->leases_used);
 }
 
 uint32_t bound_chunks(const struct engine *e, uint32_t client)
 {
-	return left(&tenant_of_client(e, client)->chunks, e->clients[client].chunks,
+	return left(&tenant_of_client(e, client)->chunks, e->users[e->clients[client].user].chunks,
 		    e->config.leased_chunks - e->chunks_taken);
 }
 
 uint32_t bound_holds(const struct engine *e, uint32_t client)
 {
-	return left(&tenant_of_client(e, client)->holds, (uint32_t)e->clients[client].figures.holds,
+	return left(&tenant_of_client(e, client)->holds, e->users[e->clients[client].user].holds,
 		    e->config.holds - e->holds_used);
 }

@@ -18,6 +18,7 @@ void engine_client_in(struct engine *e, uint32_t number, const struct engine_cli
 		.state = CLIENT_LIVE, .tenant = config->tenant, .slots_small = config->slots_small,
 		.slots = config->slots, .leases = NONE, .holds = NONE, .pools = NONE,
 	};
+	bound_client_in(e, client, config->user);
 	e->clients_live++;
 }
 
@@ -29,6 +30,7 @@ void client_job_over(struct engine *e, uint32_t number)
 		return;
 	ENGINE_ASSERT(client->holds == NONE && client->pools == NONE);
 	client->state = CLIENT_FREE;
+	bound_client_gone(e, client);
 	e->clients_live--;
 	e->clients_leaving--;
 	e->ports.client_gone(e->ports.shell, number);

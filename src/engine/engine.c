@@ -73,6 +73,7 @@ static void lay_tables(const struct engine_config *c, struct engine *e, uint8_t 
 	e->accounts = cut(base, at, (size_t)(c->tenants + c->accounts) * sizeof(struct account));
 	e->account_buckets = cut(base, at, (size_t)power_above(c->accounts) * sizeof(uint32_t));
 	e->clients = cut(base, at, (size_t)c->clients * sizeof(struct client));
+	e->users = cut(base, at, (size_t)c->clients * sizeof(struct user));
 	e->pools = cut(base, at, (size_t)c->pools * sizeof(struct pool));
 	e->pool_buckets = cut(base, at, (size_t)power_above(c->pools) * sizeof(uint32_t));
 	e->jobs = cut(base, at, (size_t)c->clients * c->slots * sizeof(struct job));

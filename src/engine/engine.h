@@ -287,6 +287,7 @@ void engine_epoch_persisted(struct engine *engine, uint32_t model, bool ok);
 
 struct engine_client_config {
 	uint32_t tenant;
+	uint32_t user;			/* any number that is the same for all clients of one user (uid) */
 	uint32_t slots_small, slots;
 };
 void engine_tenant(struct engine *engine, uint32_t tenant, const struct engine_quota *quota);

@@ -54,6 +54,7 @@ static uint32_t hold_new(struct engine *e, uint32_t client, uint32_t entry, uint
 	owner->held_bytes += bytes;
 	owner->figures.holds++;
 	e->tenants[owner->tenant].holds.used++;
+	e->users[owner->user].holds++;
 	if (e->sides[record].holds++ == 0 && record_of(e, record)->flags & RECORD_COMMITTED)
 		e->ports.held(e->ports.shell, record, true);
 	entry_pin(e, entry);
@@ -74,6 +75,7 @@ void hold_end(struct engine *e, uint32_t number)
 	owner->held_bytes -= hold->bytes;
 	owner->figures.holds--;
 	e->tenants[owner->tenant].holds.used--;
+	e->users[owner->user].holds--;
 	hold->used = false;
 	hold->next = e->free_hold;
 	e->free_hold = number;

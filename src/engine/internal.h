@@ -141,11 +141,14 @@ struct account {
 	uint8_t tenant;
 };
 
+/** struct user - one of a tenant's, who may be several clients: what they have together (bound.c). */
+struct user { uint32_t number, tenant, clients, leases, chunks, holds; };
+
 enum client_state { CLIENT_FREE, CLIENT_LIVE, CLIENT_LEAVING };
 
 struct client {
 	enum client_state state;
-	uint32_t tenant, slots_small, slots;
+	uint32_t tenant, user, slots_small, slots;
 	uint32_t jobs;			/* live */
 	uint32_t leases, holds, pools;	/* first of each */
 	uint64_t held_bytes;
@@ -408,6 +411,7 @@ struct engine {
 	uint16_t *owners;		/* by entry: 1 + the row that its bytes are booked to, 0: it has none */
 	struct link *rings[2];		/* by entry: its neighbours in the rings of its account */
 	struct client *clients;
+	struct user *users;		/* as many as clients; a row without clients is free */
 	struct pool *pools;
 	uint32_t *pool_buckets, pool_mask, free_pool, pools_used;
 
@@ -569,6 +573,8 @@ void store_stop(struct engine *engine, struct job *job, enum stoker_status statu
 /* ---- bound.c: shares of what there is a fixed number of ------------------------------------------ */
 
 void bounds_init(struct engine *engine);
+void bound_client_in(struct engine *engine, struct client *client, uint32_t user);
+void bound_client_gone(struct engine *engine, const struct client *client);
 /* How many more of them the client may have. */
 uint32_t bound_leases(const struct engine *engine, uint32_t client);
 uint32_t bound_chunks(const struct engine *engine, uint32_t client);

@@ -32,6 +32,7 @@ void chunks_count(struct engine *e, uint32_t client, uint32_t more, uint32_t few
 	if (client == NONE)
 		return;		/* recovered ones: see piece_unpin() */
 	e->clients[client].chunks += more - fewer;
+	e->users[e->clients[client].user].chunks += more - fewer;
 	tenant_of_client(e, client)->chunks.used += more - fewer;
 }
 
@@ -182,6 +183,7 @@ uint32_t lease_new(struct engine *e, struct job *job)
 	e->free_lease = lease->next;
 	e->leases_used++;
 	tenant_of_client(e, job->client)->leases.used++;
+	e->users[client->user].leases++;
 	*lease = (struct lease){
 		.used = true, .client = job->client, .model = job->model, .incarnation = job->incarnation,
 		.session = job->session, .chunks = { .last = NONE, .owner = job->client }, .next = NONE,
@@ -230,6 +232,7 @@ void lease_end(struct engine *e, uint32_t number)
 	e->free_lease = number;
 	e->leases_used--;
 	tenant_of_client(e, lease->client)->leases.used--;
+	e->users[client->user].leases--;
 	chunks_end(e, &lease->chunks);
 }
 

@@ -100,30 +100,35 @@ static void check_tables(struct sim *sim)
 			sim_fail(sim, "tenant %u has more than its quota", t);
 }
 
-/* Nobody has more than its share. A client has less than what is left when it is given one more, so half at most. */
+/* Nobody has more than its share. A user has less than what is left when it is given one more, so half at most. */
 void calm_bounds(struct sim *sim)
 {
-	uint64_t leases[SIM_TENANTS] = { 0 }, holds[SIM_TENANTS] = { 0 };
+	struct { uint64_t leases, holds; } all[SIM_TENANTS] = { { 0 } }, users[SIM_TENANTS][SIM_CLIENTS] = { { { 0 } } };
 
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++) {
-		const uint32_t t = client_tenant(sim, c);
+		const uint32_t t = client_tenant(sim, c), user = client_user(c) - client_user(0);
 		struct engine_client_figures figures;
 
 		if (!sim->clients[c].attached)
 			continue;
 		engine_client_figures(sim->engine, c, &figures);
-		leases[t] += figures.leases;
-		holds[t] += figures.holds;
-		if (figures.leases > (world_share(sim, sim->quotas[t].leases, sim->config.leases) + 1) / 2 ||
-		    figures.holds > (world_share(sim, sim->quotas[t].holds, sim->config.holds) + 1) / 2)
-			sim_fail(sim, "client %u has more than half of its tenant's share: %llu leases, %llu holds", c,
-				 (unsigned long long)figures.leases, (unsigned long long)figures.holds);
+		all[t].leases += figures.leases;
+		all[t].holds += figures.holds;
+		users[t][user].leases += figures.leases;
+		users[t][user].holds += figures.holds;
 	}
-	for (uint32_t t = 0; t < sim->n_tenants; t++)
-		if (leases[t] > world_share(sim, sim->quotas[t].leases, sim->config.leases) ||
-		    holds[t] > world_share(sim, sim->quotas[t].holds, sim->config.holds))
+	for (uint32_t t = 0; t < sim->n_tenants; t++) {
+		const uint32_t leases = world_share(sim, sim->quotas[t].leases, sim->config.leases);
+		const uint32_t holds = world_share(sim, sim->quotas[t].holds, sim->config.holds);
+
+		if (all[t].leases > leases || all[t].holds > holds)
 			sim_fail(sim, "tenant %u has more than its share: %llu leases, %llu holds", t,
-				 (unsigned long long)leases[t], (unsigned long long)holds[t]);
+				 (unsigned long long)all[t].leases, (unsigned long long)all[t].holds);
+		for (uint32_t u = 0; u < SIM_CLIENTS; u++)
+			if (users[t][u].leases > (leases + 1) / 2 || users[t][u].holds > (holds + 1) / 2)
+				sim_fail(sim, "user %u has more than half of its tenant's share: %llu leases, %llu holds",
+					 u, (unsigned long long)users[t][u].leases, (unsigned long long)users[t][u].holds);
+	}
 }
 
 static void check_clients(struct sim *sim)

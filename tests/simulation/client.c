@@ -59,7 +59,7 @@ uint32_t client_model(struct sim *sim, uint32_t number)
 void client_attach(struct sim *sim, uint32_t number)
 {
 	const struct engine_client_config config = {
-		.tenant = client_tenant(sim, number), .slots_small = SIM_SLOTS - 1, .slots = SIM_SLOTS,
+		.tenant = client_tenant(sim, number), .user = client_user(number), .slots_small = SIM_SLOTS - 1, .slots = SIM_SLOTS,
 	};
 	struct sim_client *client = &sim->clients[number];
 

@@ -199,10 +199,10 @@ static void check_no_memory(struct sim *sim, uint32_t client)
 			continue;
 		engine_client_figures(sim->engine, c, &figures);
 		all += figures.leases;
-		own = c == client ? figures.leases : own;
+		own += client_user(c) == client_user(client) ? figures.leases : 0;
 	}
 	if (own + all < share)
-		sim_fail(sim, "client %u of tenant %u is refused a lease: it has %llu, all of them %llu of %llu", client,
+		sim_fail(sim, "client %u of tenant %u is refused a lease: its user has %llu, all %llu of %llu", client,
 			 tenant, (unsigned long long)own, (unsigned long long)all, (unsigned long long)share);
 }
 

@@ -366,6 +366,10 @@ static inline uint32_t client_tenant(const struct sim *sim, uint32_t client)
 {
 	return client % sim->n_tenants;
 }
+static inline uint32_t client_user(uint32_t client)	/* two or three clients are one user's */
+{
+	return 1000 + client / 3;
+}
 static inline uint32_t model_tenant(const struct sim *sim, uint32_t model)
 {
 	return model % sim->n_tenants;
