@@ -218,7 +218,7 @@ START_TEST(a_reload_takes_over_what_it_can_and_names_the_rest)
 	ck_assert_int_eq(read_text("[tenant a]\nuids = 1\n"), 0);
 	running = config;
 	ck_assert_int_eq(read_text("[broker]\nlog_level=debug\nthreads = 3\n[arena]\nsize=3G\n"
-				   "[tenant a]\nuids = 2\narena_quota = 1G\n"), 0);
+				   "[tenant a]\nuids = 2\narena_quota = 1G\naccount_arena_quota = 1M\nleases = 9\n"), 0);
 	changed[0] = '\0';
 	config_reload(&running, &config, note, NULL);
 	ck_assert_str_eq(changed, "broker.threads arena.size ");
@@ -227,6 +227,8 @@ START_TEST(a_reload_takes_over_what_it_can_and_names_the_rest)
 	ck_assert_int_eq(config_tenant_of(&running, 2, 0), 0);
 	ck_assert_int_eq(config_tenant_of(&running, 1, 0), -1);
 	ck_assert_uint_eq(running.tenants[0].arena_quota, 1u << 30);
+	ck_assert_uint_eq(running.tenants[0].account_arena_quota, 1u << 20);
+	ck_assert_uint_eq(running.tenants[0].leases, 9);
 }
 END_TEST
 

@@ -78,6 +78,7 @@ static struct engine_config engine_config(const struct broker *broker)
 		.models = (uint32_t)limits->models,
 		.pools = (uint32_t)limits->pools,
 		.tenants = config->n_tenants,
+		.accounts = (uint32_t)limits->accounts,
 		.entries = broker->entries,
 		.records = broker->records,
 		.leases = (uint32_t)limits->leases,

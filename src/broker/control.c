@@ -179,7 +179,7 @@ static void tenants_send(struct broker *broker)
 		if (broker->tenants_busy & 1u << i)
 			continue;	/* the core will see the newer figures at the next HUP */
 		*order = (struct order){ .type = ORDER_TENANT,
-					 .tenant = { i, { tenant->arena_quota, tenant->disk_quota } } };
+					 .tenant = { i, core_quota(tenant) } };
 		broker->tenants_busy |= 1u << i;
 		link_order(broker->link, order);
 	}

@@ -23,6 +23,7 @@ static void client_in(struct core *core, struct order *order)
 	struct channel *channel = order->channel;
 	const struct engine_client_config client = {
 		.tenant = channel->tenant,
+		.user = channel->row.uid,
 		.slots_small = channel->plan.geometry.slots_small,
 		.slots = channel->plan.slots,
 	};

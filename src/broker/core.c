@@ -476,7 +476,7 @@ int core_new(const struct core_config *config, char *why, struct core **ret)
 	}
 	for (uint32_t i = 0; i < config->config->n_tenants; i++) {
 		const struct config_tenant *tenant = &config->config->tenants[i];
-		const struct engine_quota quota = { tenant->arena_quota, tenant->disk_quota };
+		const struct engine_quota quota = core_quota(tenant);
 
 		engine_tenant(core->engine, i, &quota);
 	}

@@ -18,6 +18,20 @@
 
 struct core;
 
+/* What the engine is told of a tenant. */
+static inline struct engine_quota core_quota(const struct config_tenant *tenant)
+{
+	return (struct engine_quota){
+		.arena_bytes = tenant->arena_quota,
+		.disk_bytes = tenant->disk_quota,
+		.account_arena_bytes = tenant->account_arena_quota,
+		.account_disk_bytes = tenant->account_disk_quota,
+		.leases = (uint32_t)tenant->leases,
+		.leased_chunks = (uint32_t)tenant->leased_chunks,
+		.holds = (uint32_t)tenant->holds,
+	};
+}
+
 struct core_config {
 	const struct config *config;	/* read at core_new() alone */
 	struct control_page *page;

@@ -43,9 +43,10 @@
 	S(clients_per_uid,    COUNT,  "0", 0, 256, RELOAD, "of them, of one uid; 0: with several uids as many as it leaves to others, so half of all if it is alone") \
 	S(models,             COUNT,  "64", 1, 64, START, "models known at once; the least recently used that no client has open makes room for a new one") \
 	S(pools,              COUNT,  "1024", 1, 65536, START, "pools registered at once, all clients together; several tenants have equal shares, of which a uid has as many as it leaves to others") \
-	S(leases,             COUNT,  "65536", 16, 16777216, START, "leases at once") \
-	S(holds,              COUNT,  "4096", 1, 16777216, START, "mapped objects at once") \
-	S(leased_chunks,      COUNT,  "1048576", 4096, 268435456, START, "chunks in all leases and running lookups together") \
+	S(leases,             COUNT,  "65536", 16, 16777216, START, "leases at once; tenants have equal shares, of which a uid has as many as it leaves to others") \
+	S(holds,              COUNT,  "4096", 1, 16777216, START, "mapped objects at once; shared as leases are") \
+	S(leased_chunks,      COUNT,  "1048576", 4096, 268435456, START, "chunks in all leases and running lookups together; shared as leases are") \
+	S(accounts,           COUNT,  "4096", 0, 65000, START, "accounts told apart, tenants have equal shares; further ones of a tenant count as one") \
 	S(deadline_ms,        COUNT,  "10000", 1, 3600000, START, "deadline of a request that names none") \
 	S(deadline_max_ms,    COUNT,  "300000", 1, 3600000, START, "longest deadline") \
 	S(lease_ms,           COUNT,  "30000", 1, 3600000, START, "life of a lease that names none") \
@@ -58,7 +59,12 @@
 	S(trusted,            SWITCH, "no", 0, 0, RELOAD, "its clients may map the whole arena, that of other tenants too") \
 	S(arena_quota,        SIZE,   "0", 0, 0, RELOAD, "most bytes of the arena; 0: no limit") \
 	S(disk_quota,         SIZE,   "0", 0, 0, RELOAD, "most bytes of the tiers; 0: no limit") \
-	S(models,             COUNT,  "0", 0, 64, RELOAD, "models of this tenant at once; 0: an equal share of limits.models")
+	S(account_arena_quota, SIZE,  "0", 0, 0, RELOAD, "soft quota of each account in the arena: above it, it loses its chunks before others do; 0: none") \
+	S(account_disk_quota, SIZE,   "0", 0, 0, RELOAD, "the same on the tiers; 0: none") \
+	S(models,             COUNT,  "0", 0, 64, RELOAD, "models of this tenant at once; 0: an equal share of limits.models") \
+	S(leases,             COUNT,  "0", 0, 16777216, RELOAD, "leases of this tenant at once; 0: an equal share of limits.leases") \
+	S(leased_chunks,      COUNT,  "0", 0, 268435456, RELOAD, "chunks in them and in its running lookups; 0: an equal share of limits.leased_chunks") \
+	S(holds,              COUNT,  "0", 0, 16777216, RELOAD, "objects that its clients map at once; 0: an equal share of limits.holds")
 
 #define SETTINGS_TIER(S) \
 	S(path,               TEXT,   "", 0, 0, START, "directory of this tier: made if it is absent, never shared; or a block device that is empty") \
