@@ -100,6 +100,50 @@ static void check_tables(struct sim *sim)
 			sim_fail(sim, "tenant %u has more than its quota", t);
 }
 
+#define ACCOUNTS 4u	/* as stores name them */
+
+/*
+ * What the tables say that each account has, and what the engine's book of accounts says. In the arena
+ * there may be more than the table knows: what could not be sealed. What came back after it had been removed
+ * may have been another account's than the rest of its chunk.
+ */
+static void check_accounts(struct sim *sim)
+{
+	struct sum { uint64_t arena, disk; } is[SIM_TENANTS][ACCOUNTS] = { { { 0 } } }, all[SIM_TENANTS] = { { 0 } };
+	struct engine_account_figures figures;
+
+	for (uint32_t r = 0; r < sim->config.records; r++)
+		if (sim->table[r].used)
+			is[model_tenant(sim, sim->table[r].model)][sim->table[r].object.account].arena +=
+				sim->table[r].place.bytes;
+	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
+		for (uint32_t u = 0; u < sim->tiers[t].units; u++)
+			if (sim->tiers[t].slabs[u].used)
+				is[model_tenant(sim, sim->tiers[t].slabs[u].model)][sim->tiers[t].slabs[u].object.account]
+					.disk += sim->tiers[t].slabs[u].place.bytes;
+	for (uint32_t row = engine_account_next(sim->engine, ENGINE_NONE, &figures); row != ENGINE_NONE;
+	     row = engine_account_next(sim->engine, row, &figures)) {
+		/* What an account had before it found a row of its own is with the others' still. */
+		if (!figures.others && (figures.account >= ACCOUNTS ||
+					(figures.disk_bytes > is[figures.tenant][figures.account].disk &&
+					 !sim->resurrected)))
+			sim_fail(sim, "account %llu of tenant %u is said to have more than it has",
+				 (unsigned long long)figures.account, figures.tenant);
+		all[figures.tenant].arena += figures.arena_bytes;
+		all[figures.tenant].disk += figures.disk_bytes;
+	}
+	for (uint32_t t = 0; t < sim->n_tenants; t++) {
+		struct sum sum = { 0 };
+
+		for (uint32_t a = 0; a < ACCOUNTS; a++) {
+			sum.arena += is[t][a].arena;
+			sum.disk += is[t][a].disk;
+		}
+		if (all[t].arena < sum.arena || all[t].disk != sum.disk)
+			sim_fail(sim, "what tenant %u's accounts have does not add up", t);
+	}
+}
+
 /* Nobody has more than its share. A user has less than what is left when it is given one more, so half at most. */
 void calm_bounds(struct sim *sim)
 {
@@ -188,6 +232,7 @@ void calm(struct sim *sim)
 			check_idle(sim);
 			check_tables(sim);
 			check_clients(sim);
+			check_accounts(sim);
 			calm_bounds(sim);
 			return;
 		}

@@ -1,8 +1,8 @@
 /*
  * The world: sizes, models and keys from the seed; admin; crashes and what comes back.
  *
- * Each world has its own mean corners: one or two tenants with quotas, tables so small that they run out
- * (entries, records, leases, leased chunks, holds, I/Os), random bits in drops, tiers that come up late
+ * Each world has its own mean corners: one or two tenants with quotas and accounts with soft ones, tables
+ * so small that they run out (entries, records, leases, leased chunks, holds, I/Os, accounts), random bits in drops, tiers that come up late
  * or never, recovery that ends after clients have come.
  */
 #include "tests/simulation/sim.h"
@@ -81,6 +81,15 @@ static uint32_t scarce(struct sim *sim, uint32_t enough, uint32_t least)
 	return least + sim_below(&sim->random, enough / 8);
 }
 
+/* Of accounts: they refuse nothing, so they may change at any time, and be there in roomy worlds too. */
+static void soft_quotas(struct sim *sim, struct engine_quota *quota)
+{
+	const uint64_t arena = sim->config.extents * sim->config.extent_bytes;
+
+	quota->account_arena_bytes = sim_chance(&sim->random, 500) ? sim_draw(&sim->random) % (arena / 4) : 0;
+	quota->account_disk_bytes = sim_chance(&sim->random, 500) ? sim_draw(&sim->random) % (arena / 4) : 0;
+}
+
 /* Hard limits of a tenant's, from a few objects up; 0: none. */
 static void make_quotas(struct sim *sim)
 {
@@ -88,6 +97,7 @@ static void make_quotas(struct sim *sim)
 
 	for (uint32_t t = 0; t < sim->n_tenants; t++) {
 		sim->quotas[t] = (struct engine_quota){ 0 };
+		soft_quotas(sim, &sim->quotas[t]);
 		if (sim->roomy)
 			continue;
 		if (sim_chance(&sim->random, 200))
@@ -111,6 +121,7 @@ static void make_config(struct sim *sim)
 	*c = (struct engine_config){
 		.clients = SIM_CLIENTS, .slots = SIM_SLOTS, .models = SIM_MODELS,
 		.pools = SIM_CLIENTS * SIM_MODELS * SIM_PARTS, .tenants = sim->n_tenants,
+		.accounts = sim_below(&sim->random, 12),
 		.entries = scarce(sim, sim->roomy ? 4096 : 64 + sim_below(&sim->random, 2048), 24),
 		.records = scarce(sim, sim->roomy ? 16384 : 128 + sim_below(&sim->random, 4096), 32),
 		.leases = scarce(sim, 128, 1), .holds = scarce(sim, 64, 1),
@@ -634,6 +645,15 @@ void world_break_tier(struct sim *sim)
 	engine_tier_down(sim->engine, (uint32_t)(tier - sim->tiers));
 }
 
+/* Quotas are told anew. */
+static void reload(struct sim *sim)
+{
+	const uint32_t t = sim_below(&sim->random, sim->n_tenants);
+
+	soft_quotas(sim, &sim->quotas[t]);
+	engine_tenant(sim->engine, t, &sim->quotas[t]);
+}
+
 void world_admin(struct sim *sim)
 {
 	const uint32_t what = sim_below(&sim->random, 1000);
@@ -663,6 +683,8 @@ void world_admin(struct sim *sim)
 		world_break_tier(sim);
 	else if (what < 800)
 		world_tier(sim);
+	else if (what < 805)
+		reload(sim);
 	else if (what < 830)
 		sim->storm_until = sim->step + sim_below(&sim->random, 400);
 	else if (what < 980 && !sim->serving)
