@@ -5,6 +5,7 @@
  * attachment, which a mapping keeps: after the broker's death the bytes stay readable, though
  * nobody vouches for them any more, and stoker_unmap() says so.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "src/client/client.h"
@@ -20,6 +21,8 @@ static int map_slot(struct stoker *c, uint32_t slot, struct stoker_mapped *ret, 
 	if (job->state == JOB_RUNNING)
 		memcpy(ret, job->at->channel + plan_output_offset(&job->at->plan, slot), sizeof(*ret));
 	memcpy(hold, result.lease.token, sizeof(result.lease.token));
+	if (result.status == STOKER_STATUS_REFUSED)	/* not a matter of rights: see stoker_map(3) */
+		return client_fail(c, -ENOMEM, "the object cannot be mapped: as much is mapped already as may be");
 	if (result.status != STOKER_STATUS_OK)
 		return client_fail(c, client_status_errno(result.status), "the object cannot be mapped: %s",
 				   stoker_status_meaning(result.status));
