@@ -5,7 +5,10 @@
 #include "src/device/cuda/wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -115,4 +118,18 @@ int wire_receive(int fd, void *message, size_t room, int *fds, uint32_t *n_fds)
 		close(fds[i]);
 	*n_fds = 0;
 	return -EBADMSG;
+}
+
+int wire_keep(int fd)
+{
+	struct rlimit files;
+	int high;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur > INT_MAX)
+		return fd;
+	high = fcntl(fd, F_DUPFD_CLOEXEC, (int)(files.rlim_cur / 2));
+	if (high < 0)
+		return fd;
+	close(fd);
+	return high;
 }
