@@ -69,7 +69,7 @@ static void write_config(const char *path)
 		"[broker]\nname = %s\nruntime_directory = %s/run\nstate_directory = %s/state\nlog_level = warning\n"
 		"threads = %d\n"
 		"[arena]\nsize = 64M\nextent = 4M\n"
-		"[limits]\nclients = 40\n"
+		"[limits]\nclients = 40\nleases = 4096\n"
 		"[tenant honest]\nuids = %d\n[tenant hostile]\nuids = %d %d\n",
 		rig_name, rig_directory, rig_directory, THREADS, HONEST_UID, HOSTILE_UID, NEIGHBOUR_UID);
 	ck_assert_int_eq(fclose(file), 0);

@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <stoker/stoker.h>
+
 #include "tests/hostile-rig.h"
 #include "tests/random.h"
 
@@ -445,6 +447,93 @@ START_TEST(a_uid_that_registers_every_pool_leaves_some_to_others_of_its_tenant)
 }
 END_TEST
 
+/* ---- leases ----------------------------------------------------------------------------------------- */
+
+static struct stoker *client;
+static struct stoker_model *model;
+static struct stoker_pool *pool;
+
+static int attach_with_a_pool(void)
+{
+	const struct stoker_group group = { .kind = STOKER_GROUP_FULL, .block_tokens = 256 };
+	const struct stoker_plane_bytes row = { .bytes = BLOCK };
+	const struct stoker_model_description description = {
+		.size = sizeof(description), .chunk_tokens = 256, .name = "leases", .revision = "1",
+		.groups = &group, .n_groups = 1, .rows = &row, .n_rows = 1,
+	};
+	const struct stoker_options options = { .size = sizeof(options), .broker_uid = BROKER_UID };
+	const int fd = memfd_create("leases", MFD_CLOEXEC);
+	struct stoker_range range = { .fd = fd, .bytes = BLOCK };
+	struct stoker_plane plane = { .bytes = BLOCK, .block_stride = BLOCK };
+
+	if (fd < 0 || ftruncate(fd, BLOCK) < 0 || posix_fallocate(fd, 0, BLOCK) != 0)
+		return -1;
+	if (stoker_attach(rig_name, &options, &client) < 0 || stoker_model_open(client, &description, &model) < 0 ||
+	    stoker_region_add(client, &range, 1, &plane.region) < 0)
+		return -1;
+	return stoker_pool_add(model, 0, 0, 1, &plane, 1, &pool);
+}
+
+static int result_of(struct stoker_job job, struct stoker_result *result)
+{
+	result->size = sizeof(*result);
+	if (stoker_wait(client, job, 10000000) < 0)
+		return -1;
+	return stoker_finish(client, job, result, NULL, 0, NULL, 0);
+}
+
+/* Store a chunk, and look it up until there is no lease to be had, @most times: how many, or -1. */
+static int leases_got(int most)
+{
+	const struct stoker_key key = { .bytes = { 1 } };
+	const uint32_t id = 0;
+	const struct stoker_blocks blocks = { .pool = pool, .chunks = 1, .ids = &id };
+	struct stoker_result result;
+	struct stoker_job job;
+	int n = 0;
+
+	if (stoker_store(client, model, &key, 1, &blocks, 1, NULL, &job) < 0 || result_of(job, &result) < 0 ||
+	    result.status != STOKER_STATUS_OK)
+		return -1;
+	for (; n < most; n++) {
+		if (stoker_lookup(client, model, &key, 1, NULL, &job) < 0 || result_of(job, &result) < 0)
+			return -1;
+		if (result.status == STOKER_STATUS_NO_MEMORY)
+			return n;
+		if (result.status != STOKER_STATUS_OK || result.n != 1)
+			return -1;
+	}
+	return n;
+}
+
+/* Half of the 4,096 are its tenant's; of those it gets half, for it has to leave as many. */
+static int take_every_lease(void)
+{
+	if (attach_with_a_pool() < 0)
+		return hold(1);
+	return hold(leases_got(5000) == 1024 ? 0 : 2);
+}
+
+static int take_some_leases(void)
+{
+	return attach_with_a_pool() < 0 ? 1 : leases_got(100) == 100 ? 0 : 2;
+}
+
+START_TEST(whoever_takes_every_lease_it_can_leaves_others_theirs)
+{
+	const uint64_t before = rig_counter(STOKER_COUNTER_JOBS_BOUNDED);
+	const pid_t attacker = besiege(take_every_lease);
+
+	ck_assert_uint_gt(rig_counter(STOKER_COUNTER_JOBS_BOUNDED), before);
+	ck_assert_int_eq(rig_run_as(NEIGHBOUR_UID, take_some_leases), 0);
+	ck_assert_int_eq(rig_run_as(HONEST_UID, take_some_leases), 0);
+	rig_newcomer_is_served();
+	rig_honest_is_served();
+	lift(attacker);
+	ck_assert(rig_gauge_becomes(STOKER_GAUGE_LEASES, 0));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("hostile floods");
@@ -463,6 +552,7 @@ int main(void)
 	tcase_add_test(all, a_refused_model_is_refused_to_all_who_asked_meanwhile);
 	tcase_add_test(all, a_tenant_that_registers_every_pool_leaves_some_to_the_others);
 	tcase_add_test(all, a_uid_that_registers_every_pool_leaves_some_to_others_of_its_tenant);
+	tcase_add_test(all, whoever_takes_every_lease_it_can_leaves_others_theirs);
 	tcase_add_test(all, whoever_attaches_as_often_as_it_can_leaves_seats_to_other_uids);
 	tcase_add_test(all, whoever_has_all_guards_that_it_can_get_leaves_some_to_other_uids);
 	tcase_add_test(all, a_descriptor_that_takes_an_hour_to_close_keeps_nobody_out);
