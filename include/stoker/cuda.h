@@ -11,7 +11,7 @@
  * Threads, errors and ownership are those of stoker.h; texts are in stoker_error(). Besides: -ENOENT:
  * there is no driver; -ENODEV: no GPU that this process may use; -ENOSYS: a driver before CUDA 11.4;
  * -EIO: the driver reports an error, often one of earlier work of the process.
- * The calling thread has the context of the stream's device current, as for any call with a stream.
+ * The calling thread has the context of the memory's or stream's device current, as for calls of CUDA.
  * These calls leave it so, wait for no stream, and must not be captured into a graph: what they enqueue
  * is meant once.
  */
@@ -31,7 +31,7 @@ extern "C" {
  * POSIX file descriptors. Other memory is refused: nothing is ever copied by a slower way in silence.
  * @ret: a region like any other: name it in planes, drop it by stoker_region_drop(). Drop it before
  *	the memory is freed: at another attachment it is registered again, by its address.
- * Returns 0; -EINVAL (no device memory, or not all of it), -EOPNOTSUPP (memory that no other process
+ * Returns 0; -EINVAL (no device memory, or not all of it; no context is current), -EOPNOTSUPP (memory that no other process
  * can be given: the text says how to allocate it), -EPIPE, -EACCES, -ENOMEM, -ETIMEDOUT. Blocks for a
  * round trip, and while the broker's copier starts.
  */

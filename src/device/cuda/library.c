@@ -6,6 +6,7 @@
  * other, but that it is sent by address: at each attachment the range is looked at and exported anew, and
  * of its descriptors no more than a message's worth are ever open.
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,9 +29,41 @@ struct side {
 struct gpu_region {
 	struct stoker_region region;
 	uint64_t address, bytes;
+	struct cuda_context *context;	/* that was current: at another attachment the thread may have none */
 };
 
-/* Streams are let through; words on which one has work still stay where they are, with nobody to free them. */
+/*
+ * Words on which a stream has work still when their handle is closed. They stay where they are, and are
+ * tried again whenever another handle begins or ends. In a forked child they are not there.
+ */
+static pthread_mutex_t left_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct words *left;
+static pid_t left_by;
+
+static void left_tidy(struct words *more)
+{
+	struct words **link = &left;
+
+	pthread_mutex_lock(&left_lock);
+	if (left_by != getpid())
+		left = NULL;
+	left_by = getpid();
+	if (more) {
+		more->next = left;
+		left = more;
+	}
+	while (*link) {
+		struct words *words = *link, *next = words->next;
+
+		if (words_free(words, false))
+			*link = next;
+		else
+			link = &words->next;
+	}
+	pthread_mutex_unlock(&left_lock);
+}
+
+/* Streams are let through. */
 static void side_close(struct client_device *device, bool forked)
 {
 	struct side *side = (struct side *)device;
@@ -42,7 +75,10 @@ static void side_close(struct client_device *device, bool forked)
 		if (!forked)
 			gate_open(&words->gate);
 		gate_stop(&words->gate, forked);
-		words_free(words, forked);
+		if (forked)
+			words_free(words, true);
+		else
+			left_tidy(words);
 	}
 	free(side);
 }
@@ -64,6 +100,7 @@ static int side_of(struct stoker *c, struct side **ret)
 	side = calloc(1, sizeof(*side));
 	if (!side)
 		return client_fail(c, -ENOMEM, "could not begin to use the device: out of memory");
+	left_tidy(NULL);
 	side->device.close = side_close;
 	side->cuda = cuda;
 	c->device = &side->device;
@@ -122,19 +159,15 @@ static int send_descriptors(struct stoker_region *region, const struct cuda_driv
 	return begun && r < 0 ? -EPIPE : r;
 }
 
-static int gpu_region_send(struct stoker_region *region, int sock, uint64_t deadline_ns)
+static int send_memory(const struct gpu_region *gpu, const struct cuda_driver *cuda, int sock, uint64_t deadline_ns)
 {
-	const struct gpu_region *gpu = (const struct gpu_region *)region;
+	struct stoker_region *region = (struct stoker_region *)&gpu->region;
 	struct stoker *c = region->object.c;
 	struct message_region_add_cuda *add = (struct message_region_add_cuda *)c->message;
 	struct cuda_memory memory;
-	struct side *side;
 	char why[CUDA_WHY];
-	int r = side_of(c, &side);
+	const int r = cuda_memory_look(cuda, gpu->address, gpu->bytes, why, &memory);
 
-	if (r < 0)
-		return r;
-	r = cuda_memory_look(side->cuda, gpu->address, gpu->bytes, why, &memory);
 	if (r < 0)
 		return client_fail(c, r, "%s", why);
 	memset(add, 0, sizeof(*add));
@@ -142,12 +175,30 @@ static int gpu_region_send(struct stoker_region *region, int sock, uint64_t dead
 	memcpy(add->uuid, memory.uuid, sizeof(add->uuid));
 	add->offset = memory.address - memory.base;
 	add->bytes = memory.bytes;
-	return memory.vmm ? send_descriptors(region, side->cuda, &memory, add, sock, deadline_ns) :
+	return memory.vmm ? send_descriptors(region, cuda, &memory, add, sock, deadline_ns) :
 			    send_handle(region, &memory, add, sock, deadline_ns);
+}
+
+static int gpu_region_send(struct stoker_region *region, int sock, uint64_t deadline_ns)
+{
+	const struct gpu_region *gpu = (const struct gpu_region *)region;
+	const struct cuda_driver *cuda = ((const struct side *)region->object.c->device)->cuda;
+	struct cuda_context *context;
+	char text[CUDA_TEXT];
+	const enum cuda_result result = cuda->ctx_push_current(gpu->context);
+	int r;
+
+	if (result != CUDA_OK)
+		return client_fail(region->object.c, cuda_errno(result), "could not register device memory: its context is of "
+				   "no use any more: %s", cuda_error_text(cuda, result, text));
+	r = send_memory(gpu, cuda, sock, deadline_ns);
+	cuda->ctx_pop_current(&context);
+	return r;
 }
 
 static int region_add(struct stoker *c, uint64_t device_pointer, uint64_t bytes, struct stoker_region **ret)
 {
+	struct cuda_context *context = NULL;
 	struct gpu_region *gpu;
 	struct side *side;
 	int r;
@@ -160,9 +211,13 @@ static int region_add(struct stoker *c, uint64_t device_pointer, uint64_t bytes,
 	r = client_need_broker(c);
 	if (r < 0)
 		return client_fail(c, r, "there is no broker \"%s\" to register memory with", c->name);
+	if (side->cuda->ctx_get_current(&context) != CUDA_OK || !context)
+		return client_fail(c, -EINVAL, "cannot register device memory: no context is current in this thread; make the "
+				   "memory's device current first (cudaSetDevice)");
 	gpu = calloc(1, sizeof(*gpu));
 	if (!gpu)
 		return client_fail(c, -ENOMEM, "could not register memory: out of memory");
+	gpu->context = context;
 	gpu->address = device_pointer;
 	gpu->bytes = bytes;
 	gpu->region.send = gpu_region_send;
