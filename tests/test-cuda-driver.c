@@ -156,7 +156,7 @@ START_TEST(a_stub_library_is_no_driver)
 {
 	const struct cuda_driver *cuda = NULL;
 
-	ck_assert_int_eq(open_with("FAKE_CUDA_FAIL", "cuInit:1:34", &cuda), -ENOENT);
+	ck_assert_int_eq(open_with("FAKE_CUDA_FAIL", _i == 0 ? "cuInit:1:34" : "cuDriverGetVersion:1:34", &cuda), -ENOENT);
 	expect_said("stub");
 }
 END_TEST
@@ -182,6 +182,7 @@ START_TEST(only_errors_that_kill_the_context_are_fatal)
 	ck_assert(cuda_result_is_fatal(CUDA_RESULT_ILLEGAL_ADDRESS));
 	ck_assert(cuda_result_is_fatal(CUDA_RESULT_ECC_UNCORRECTABLE));
 	ck_assert(cuda_result_is_fatal(CUDA_RESULT_LAUNCH_FAILED));
+	ck_assert(cuda_result_is_fatal((enum cuda_result)226));
 }
 END_TEST
 
@@ -207,7 +208,7 @@ int main(void)
 	tcase_add_test(opening, a_needed_entry_that_is_missing_is_named);
 	tcase_add_test(opening, a_driver_without_a_gpu_for_us_says_where_to_look);
 	tcase_add_test(opening, a_driver_that_does_not_start_is_told_with_its_own_error_and_may_start_later);
-	tcase_add_test(opening, a_stub_library_is_no_driver);
+	tcase_add_loop_test(opening, a_stub_library_is_no_driver, 0, 2);
 	tcase_add_checked_fixture(errors, rig_setup, rig_teardown);
 	tcase_add_test(errors, an_error_is_told_in_words_by_name_and_by_number);
 	tcase_add_test(errors, only_errors_that_kill_the_context_are_fatal);

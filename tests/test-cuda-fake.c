@@ -434,6 +434,25 @@ START_TEST(a_stream_that_hangs_is_never_ready_and_others_are)
 }
 END_TEST
 
+START_TEST(a_hang_or_an_error_of_a_stream_can_be_asked_for_in_the_environment)
+{
+	struct cuda_stream *stream;
+	struct word seen;
+
+	setenv(_i == 0 ? "FAKE_CUDA_HANG" : "FAKE_CUDA_FAIL", _i == 0 ? "2" : "execute:2:719", 1);
+	cuda = rig_open();
+	stream = new_stream();
+	seen = new_word();
+	must(stream_write_value32(stream, seen.device, 1, 0));
+	wait_for(&seen, 1);
+	must(stream_write_value32(stream, seen.device, 2, 0));
+	while (atomic_load(&rig_control->calls[FAKE_CALL_execute]) < 2)
+		usleep(100);
+	ck_assert_int_eq(cuda->stream_query(stream), _i == 0 ? CUDA_RESULT_NOT_READY : CUDA_RESULT_LAUNCH_FAILED);
+	ck_assert_uint_eq(atomic_load(seen.host), 1);
+}
+END_TEST
+
 START_TEST(nothing_is_executed_while_the_test_holds_streams)
 {
 	struct cuda_stream *stream;
@@ -655,6 +674,7 @@ int main(void)
 	tcase_add_test(failures, a_call_fails_when_the_test_says_so_and_a_fatal_error_stays);
 	tcase_add_test(failures, an_error_of_a_running_stream_is_found_by_later_calls);
 	tcase_add_test(failures, a_stream_that_hangs_is_never_ready_and_others_are);
+	tcase_add_loop_test(failures, a_hang_or_an_error_of_a_stream_can_be_asked_for_in_the_environment, 0, 2);
 	tcase_add_test(failures, nothing_is_executed_while_the_test_holds_streams);
 	tcase_add_test(failures, values_can_be_lacking);
 	tcase_add_checked_fixture(bad, rig_setup, rig_teardown);

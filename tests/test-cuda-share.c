@@ -288,6 +288,42 @@ START_TEST(processes_number_devices_as_they_see_them_and_uuids_stay)
 }
 END_TEST
 
+START_TEST(memory_of_a_device_that_is_not_seen_or_not_reached_is_refused)
+{
+	const struct worker worker = worker_start(share_by_handle);
+	const struct cuda_ipc_handle handle = handle_of(&worker);
+	cuda_address mine;
+
+	setenv("FAKE_CUDA_DEVICES", "2", 1);
+	setenv("FAKE_CUDA_LACKS", "peer", 1);
+	setenv("CUDA_VISIBLE_DEVICES", _i == 0 ? "1" : "1,0", 1);
+	cuda = rig_open();
+	ck_assert_int_eq(open_handle(handle, &mine),
+			 _i == 0 ? CUDA_RESULT_INVALID_DEVICE : CUDA_RESULT_PEER_ACCESS_UNSUPPORTED);
+	shutdown(worker.socket, SHUT_WR);
+	worker_end(&worker, 0);
+}
+END_TEST
+
+START_TEST(a_machine_may_lack_ipc_and_descriptors)
+{
+	struct cuda_allocation properties = {
+		.type = CUDA_MEM_ALLOCATION_TYPE_PINNED, .location = { .type = CUDA_MEM_LOCATION_TYPE_DEVICE },
+		.handle_types = CUDA_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+	};
+	struct cuda_ipc_handle legacy;
+	cuda_handle handle;
+	int can;
+
+	setenv("FAKE_CUDA_LACKS", "ipc,posix-handles", 1);
+	cuda = rig_open();
+	must(device_get_attribute(&can, CUDA_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 0));
+	ck_assert_int_eq(can, 0);
+	ck_assert_int_eq(cuda->mem_create(&handle, 2 * MIB, &properties, 0), CUDA_RESULT_NOT_SUPPORTED);
+	ck_assert_int_eq(cuda->ipc_get_handle(&legacy, rig_device_memory(cuda, MIB, 0)), CUDA_RESULT_INVALID_VALUE);
+}
+END_TEST
+
 /* --- VMM -------------------------------------------------------------------------------------------------------- */
 
 static const struct cuda_allocation shareable = {
@@ -501,6 +537,8 @@ int main(void)
 	tcase_add_test(ipc, what_others_have_imported_is_not_freed);
 	tcase_add_test(ipc, a_handle_of_freed_memory_or_of_garbage_or_of_our_own_is_refused);
 	tcase_add_test(ipc, processes_number_devices_as_they_see_them_and_uuids_stay);
+	tcase_add_loop_test(ipc, memory_of_a_device_that_is_not_seen_or_not_reached_is_refused, 0, 2);
+	tcase_add_test(ipc, a_machine_may_lack_ipc_and_descriptors);
 	tcase_add_test(ipc, after_fork_the_child_has_no_driver);
 	tcase_add_checked_fixture(vmm, rig_setup, rig_teardown);
 	tcase_add_test(vmm, descriptors_are_mapped_in_order_into_one_range);

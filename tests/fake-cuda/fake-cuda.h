@@ -53,7 +53,8 @@ struct fake_cuda_control {
 	_Atomic int32_t fail_in[FAKE_CALLS];
 	_Atomic uint32_t fail_with[FAKE_CALLS];
 	_Atomic int32_t hang_in;		/* the n-th operation from now never ends; 0: none */
-	_Atomic uint32_t hold;			/* while not 0, no stream executes anything */
+	_Atomic uint32_t hold;			/* while not 0, no stream executes anything; synchronous */
+						/* copies, which go by the null stream, wait too */
 	_Atomic uint32_t lenient;		/* freeing what others have imported is no abort */
 };
 

@@ -53,6 +53,24 @@ static int refuse_driver(char *why, int error, const char *format, ...)
 	return error;
 }
 
+/* What @result of a call that comes before all others means for the machine. */
+static int refuse_result(char *why, const char *name, const struct cuda_driver *driver, enum cuda_result result)
+{
+	char text[CUDA_TEXT];
+
+	switch (result) {
+	case CUDA_RESULT_NO_DEVICE:
+		return refuse_driver(why, -ENODEV, "%s finds no GPU that this process may use; see nvidia-smi, "
+				     "CUDA_VISIBLE_DEVICES, and what the container was given", name);
+	case CUDA_RESULT_STUB_LIBRARY:
+		return refuse_driver(why, -ENOENT, "%s is the toolkit's stub, not a driver; have the driver's "
+				     "library found before it", name);
+	default:
+		return refuse_driver(why, -EIO, "the driver behind %s would not start: %s; see whether nvidia-smi "
+				     "works", name, cuda_error_text(driver, result, text));
+	}
+}
+
 static void *look_up(void *library, get_proc_address ask, const struct entry *entry)
 {
 	void *function = NULL;
@@ -77,8 +95,7 @@ static int read_version(void *library, const char *name, char *why, int *ret)
 	memcpy(&get_version, &function, sizeof(function));
 	result = get_version(ret);
 	if (result != CUDA_OK)
-		return refuse_driver(why, -EIO, "%s would not tell its version: error %d; see whether nvidia-smi works",
-				     name, (int)result);
+		return refuse_result(why, name, NULL, result);
 	if (*ret < CUDA_DRIVER_MIN)
 		return refuse_driver(why, -ENOSYS, "the driver behind %s speaks CUDA %d.%d, and %d.%d is needed at "
 				     "least; install a newer driver", name, *ret / 1000, *ret % 1000 / 10,
@@ -112,30 +129,11 @@ static int look_up_all(void *library, const char *name, char *why, struct cuda_d
 	return 0;
 }
 
-static int start(const struct cuda_driver *driver, const char *name, char *why)
-{
-	const enum cuda_result result = driver->init(0);
-	char text[CUDA_TEXT];
-
-	switch (result) {
-	case CUDA_OK:
-		return 0;
-	case CUDA_RESULT_NO_DEVICE:
-		return refuse_driver(why, -ENODEV, "%s finds no GPU that this process may use; see nvidia-smi, "
-				     "CUDA_VISIBLE_DEVICES, and what the container was given", name);
-	case CUDA_RESULT_STUB_LIBRARY:
-		return refuse_driver(why, -ENOENT, "%s is the toolkit's stub, not a driver; have the driver's "
-				     "library found before it", name);
-	default:
-		return refuse_driver(why, -EIO, "the driver behind %s would not start: %s; see whether nvidia-smi "
-				     "works", name, cuda_error_text(driver, result, text));
-	}
-}
-
 static int open_library(const char *name, char *why, struct cuda_driver *ret)
 {
 	struct cuda_driver driver = { 0 };
 	void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+	enum cuda_result result;
 	int r;
 
 	if (!library) {
@@ -147,11 +145,13 @@ static int open_library(const char *name, char *why, struct cuda_driver *ret)
 	r = read_version(library, name, why, &driver.version);
 	if (r == 0)
 		r = look_up_all(library, name, why, &driver);
-	if (r == 0)
-		r = start(&driver, name, why);
-	if (r == 0)
-		*ret = driver;
-	return r;
+	if (r < 0)
+		return r;
+	result = driver.init(0);
+	if (result != CUDA_OK)
+		return refuse_result(why, name, &driver, result);
+	*ret = driver;
+	return 0;
 }
 
 int cuda_driver_open(const char *library, char *why, const struct cuda_driver **ret)
@@ -218,6 +218,9 @@ bool cuda_result_is_fatal(enum cuda_result result)
 	switch ((int)result) {
 #define CUDA_RESULT_AS_FATAL(name, value, fatal) case (value): return (fatal);
 	CUDA_RESULTS(CUDA_RESULT_AS_FATAL)
+	case 226:			/* CUDA_ERROR_CONTAINED and CUDA_ERROR_TENSOR_MEMORY_LEAK: */
+	case 721:			/* not in every cuda.h that driver.h is held against */
+		return true;
 	default:
 		return false;
 	}
