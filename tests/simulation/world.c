@@ -128,7 +128,7 @@ static void make_config(struct sim *sim)
 		.leased_chunks = scarce(sim, sim->roomy ? 65536 : 4096, 16), .ios = scarce(sim, 64, 8),
 		.extent_bytes = SIM_UNIT * (8 + 4 * sim_below(&sim->random, 7)),
 		.extents = 16 + sim_below(&sim->random, 24),
-		.n_tiers = sim_below(&sim->random, 4),
+		.n_tiers = sim->plant ? 1 + sim_below(&sim->random, 3) : sim_below(&sim->random, 4),
 		.policy = sim_chance(&sim->random, 500) ? ENGINE_POLICY_LRU : ENGINE_POLICY_ARC,
 		.refill_permille = sim_chance(&sim->random, 500) ? 0 : sim_below(&sim->random, 200),
 		.write_back = !sim_chance(&sim->random, 100),
@@ -663,7 +663,8 @@ void world_admin(struct sim *sim)
 	if (what < 60)
 		close_model(sim);
 	else if (what < 200)
-		engine_evict(sim->engine, sim_draw(&sim->random) % (sim->config.extent_bytes * 4),
+		engine_evict(sim->engine, sim_draw(&sim->random) %	/* most of it, now and then: then there is much to read */
+			     (sim->config.extent_bytes * (sim_chance(&sim->random, 400) ? sim->config.extents : 4)),
 			     token(sim, SIM_AFTER_NOTHING, 0));
 	else if (what < 230) {
 		engine_clear(sim->engine, token(sim, SIM_AFTER_NOTHING, 0));
