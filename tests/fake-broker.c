@@ -45,6 +45,7 @@ struct fake {
 	struct fake_client clients[CLIENTS];
 	uint32_t n_clients, numbers;
 	_Atomic uint32_t messages[MESSAGE_END];
+	struct fake_gpu_message gpu[16];
 };
 
 /* A call that must not fail. */
@@ -165,6 +166,24 @@ static void answer(struct fake *fake, struct fake_client *client, const struct m
 	talk_send(client->sock, &message, sizeof(message), NULL, 0, UINT64_MAX);
 }
 
+/* Returns whether it is the last message of its region, which is to be answered. */
+static bool gpu_note(struct fake *fake, const void *buffer, uint32_t n_fds)
+{
+	const struct message_region_add_cuda *message = buffer;
+	const uint32_t i = atomic_load(&fake->messages[MESSAGE_REGION_ADD_CUDA]);
+
+	if (i < sizeof(fake->gpu) / sizeof(fake->gpu[0]))
+		fake->gpu[i] = (struct fake_gpu_message){ *message, n_fds };
+	if (message->more)
+		atomic_fetch_add(&fake->messages[MESSAGE_REGION_ADD_CUDA], 1);
+	return !message->more;
+}
+
+const struct fake_gpu_message *fake_gpu_message(const struct fake *fake, uint32_t i)
+{
+	return &fake->gpu[i];
+}
+
 static void client_hear(struct fake *fake, struct fake_client *client)
 {
 	static _Alignas(8) uint8_t buffer[MESSAGE_BYTES_MAX];
@@ -179,7 +198,11 @@ static void client_hear(struct fake *fake, struct fake_client *client)
 		client->sock = -1;
 		return;
 	}
+	const uint32_t n_fds = fds.n;
+
 	talk_fds_close(&fds);
+	if (header->type == MESSAGE_REGION_ADD_CUDA && !gpu_note(fake, buffer, n_fds))
+		return;
 	if (header->type < MESSAGE_END)
 		atomic_fetch_add(&fake->messages[header->type], 1);
 	if (header->type != MESSAGE_HELLO)

@@ -33,6 +33,12 @@ const char *fake_socket(const struct fake *fake);
 struct control_page *fake_page(struct fake *fake);
 uint32_t fake_messages(const struct fake *fake, enum message_type type);	/* received so far */
 uint8_t *fake_arena(struct fake *fake);
+/* The @i-th REGION_ADD_CUDA so far (of the first 16), with the descriptors that really came along. */
+struct fake_gpu_message {
+	struct message_region_add_cuda message;
+	uint32_t n_fds;
+};
+const struct fake_gpu_message *fake_gpu_message(const struct fake *fake, uint32_t i);
 
 /* --- the data plane, by one thread at a time; client: the one that attached last ---------------- */
 
