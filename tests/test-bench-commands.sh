@@ -65,6 +65,12 @@ run copy "retrieve_bytes_per_s store_bytes_per_s memcpy_bytes_per_s wrong_bytes"
 positive retrieve_bytes_per_s
 positive store_bytes_per_s
 
+# Without a driver every figure is null, with the reason; with one, see test-gpu-check.
+run gpu "device driver_version ways latency_4k_ns_p50 bare_4k_ns_p50 latency_16m_ns_p50 bare_16m_ns_p50 points
+	two_workers_load_bytes_per_s two_workers_store_bytes_per_s wrong_bytes" \
+	--library /nowhere/libcuda.so --transfer 1M --arena 64M --set arena.extent=8M
+[[ $(field device) == null ]] || fail "gpu: it found a device where there is no driver"
+
 run start "first_answer_ns populate_bytes_per_s lookup_ns_p99_during lookup_ns_p99_after" --memory 192M
 positive first_answer_ns
 
@@ -93,7 +99,7 @@ done
 "$bench" index --objects 1000 --seconds 1 >"$work/report" 2>"$work/error" || fail "index: exit status $?"
 grep -q '^  keys_per_s  *[0-9]' "$work/report" || fail "the table has no keys_per_s"
 "$bench" --help >"$work/report"
-for command in replay rtt lookup index disk copy policy start idle; do
+for command in replay rtt lookup index disk copy policy start idle gpu; do
 	grep -q "^  $command " "$work/report" || fail "--help does not name $command"
 	"$bench" "$command" --help | grep -q '^  --format' || fail "$command --help does not list its options"
 done

@@ -1,0 +1,455 @@
+/*
+ * gpu: how fast blocks go between the arena and the memory of a GPU: bytes a second by block size and number of
+ * blocks, each way and both at once, and the latency of a small and of a large retrieve; each in turns with
+ * plain pinned copies of the same bytes through the driver in the same process: one copy of all, which is what
+ * the link gives, and one copy a block, which is what a worker would do without Stoker.
+ *
+ * The driver does not survive fork(): every measurement runs in a worker process of its own, which leaves its
+ * figures in shared memory. With --progress each is also appended to a file as soon as it is there, one JSON
+ * object a line, so that a run that is cut off has told what it knew.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/bench/bench.h"
+#include "src/bench/crew.h"
+#include "src/bench/gpu-mover.h"
+#include "src/bench/machine.h"
+#include "src/bench/sample.h"
+
+#define POINTS_MAX	128u
+#define ROUNDS_MIN	3u
+#define ROUNDS_MAX	100u
+#define WORKERS		2u
+#define SAMPLES_MAX	4096u
+
+static struct {
+	const char *library, *memory, *progress;
+	uint64_t transfer, arena, round_ms, latency_rounds, budget_s;
+} options = { .memory = "plain", .transfer = 256u << 20, .arena = 4ull << 30, .round_ms = 300, .latency_rounds = 200,
+	      .budget_s = 240 };
+
+static const struct option_row option_rows[] = {
+	{ "library", OPTION_TEXT, &options.library, 0, 0, "FILE", "the driver's library, for worker and broker" },
+	{ "memory", OPTION_TEXT, &options.memory, 0, 0, "plain|segments",
+	  "the worker's memory: as of cudaMalloc (legacy IPC), or as expandable segments (descriptors)" },
+	{ "transfer", OPTION_SIZE, &options.transfer, 65536, 1ull << 36, "S", "bytes of one transfer at most" },
+	{ "arena", OPTION_SIZE, &options.arena, 0, 0, "S", "the broker's arena" },
+	{ "round-ms", OPTION_COUNT, &options.round_ms, 1, 60000, "N", "timed for each point at least, where 100 rounds allow" },
+	{ "latency-rounds", OPTION_COUNT, &options.latency_rounds, 1, SAMPLES_MAX, "N", "retrieves whose latency is taken" },
+	{ "budget", OPTION_COUNT, &options.budget_s, 1, 3600, "S", "seconds after which no further point is begun" },
+	{ "progress", OPTION_TEXT, &options.progress, 0, 0, "FILE", "append each result as it is measured" },
+	{ 0 },
+};
+
+static const uint32_t block_sizes[] = { 4096, 16384, 32768, 65536, 262144, 1u << 20, 2u << 20, 4u << 20 };
+static const uint32_t block_counts[] = { 1, 16, 256, 4096 };
+enum direction { LOAD, STORE, BOTH, DIRECTIONS };
+static const char *const direction_names[] = { "load", "store", "both" };
+
+struct point {
+	uint32_t block_bytes, blocks, rounds;	/* rounds: 0: not measured */
+	struct gpu_times ns[DIRECTIONS];	/* of all rounds */
+	uint32_t rounds_both;
+};
+
+struct latency {
+	uint64_t stoker_p50, stoker_p99, bare_p50, bare_p99;	/* 0: not measured */
+};
+
+/* What the worker processes leave behind. */
+struct figures {
+	struct point points[POINTS_MAX];
+	uint32_t n_points;
+	struct latency small, large;
+	uint64_t wrong[WORKERS];
+	struct { uint64_t bytes, load_ns, store_ns; } together[WORKERS];
+	char device[128], how[400], refused[600];
+	int version;
+	uint64_t rendezvous;
+};
+static struct figures *figures;
+static struct own_broker broker;
+static uint64_t begun_ns;
+
+static bool is_late(void)
+{
+	return now_ns() - begun_ns > options.budget_s * 1000000000ull;
+}
+
+/* One line of the file, whole or not at all. */
+__attribute__((format(printf, 1, 2))) static void progress(const char *format, ...)
+{
+	char line[512];
+	va_list arguments;
+	int fd, n;
+
+	if (!options.progress)
+		return;
+	va_start(arguments, format);
+	n = vsnprintf(line, sizeof(line), format, arguments);
+	va_end(arguments);
+	fd = open(options.progress, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+	if (fd < 0 || n >= (int)sizeof(line) || write(fd, line, (size_t)n) != n)
+		bench_say("could not append to \"%s\": %s", options.progress, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+static double rate(uint64_t bytes, uint64_t ns)
+{
+	return ns ? (double)bytes * 1e9 / (double)ns : 0;
+}
+
+/* ---- in a worker --------------------------------------------------------------------------------- */
+
+static struct gpu_mover mover;
+
+static int open_worker(uint32_t i)
+{
+	const struct gpu_mover_config config = {
+		.broker = broker.name,
+		.library = options.library,
+		.memory = strcmp(options.memory, "segments") == 0 ? TRIAL_SEGMENTS : TRIAL_PLAIN,
+		.transfer_max = options.transfer,
+		.worker = i + 1,
+	};
+	const int r = gpu_mover_open(&config, &mover);
+
+	if (r == 0 && i == 0) {
+		snprintf(figures->device, sizeof(figures->device), "%s", trial_device());
+		figures->version = trial_version();
+	}
+	/* What the machine cannot is no failure of ours: it is reported, not measured. */
+	if (r == -ENODEV || r == -EOPNOTSUPP)
+		snprintf(figures->refused, sizeof(figures->refused), "%s", mover.why);
+	else if (r < 0)
+		bench_say("%s", mover.why);
+	return r;
+}
+
+static void add(struct gpu_times *to, const struct gpu_times *one)
+{
+	to->stoker += one->stoker;
+	to->whole += one->whole;
+	to->pieces += one->pieces;
+}
+
+/* Rounds until enough has been timed: all that is compared had as many. The first warms up. */
+static int measure_ways(struct point *point)
+{
+	struct gpu_times load, store;
+	int r = gpu_mover_round(&mover, &load, &store);
+
+	while (r == 0 && point->rounds < ROUNDS_MAX &&
+	       (point->rounds < ROUNDS_MIN || point->ns[LOAD].stoker + point->ns[STORE].stoker < options.round_ms * 1000000)) {
+		r = gpu_mover_round(&mover, &load, &store);
+		if (r < 0)
+			break;
+		add(&point->ns[LOAD], &load);
+		add(&point->ns[STORE], &store);
+		point->rounds++;
+	}
+	return r;
+}
+
+static int measure_both(struct point *point)
+{
+	struct gpu_times both;
+	int r = gpu_mover_round_both(&mover, &both);
+
+	while (r == 0 && point->rounds_both < ROUNDS_MAX &&
+	       (point->rounds_both < ROUNDS_MIN || point->ns[BOTH].stoker < options.round_ms * 1000000)) {
+		r = gpu_mover_round_both(&mover, &both);
+		if (r < 0)
+			break;
+		add(&point->ns[BOTH], &both);
+		point->rounds_both++;
+	}
+	return r;
+}
+
+static void tell_point(const struct point *point)
+{
+	for (uint32_t d = 0; d < DIRECTIONS; d++) {
+		const uint64_t rounds = d == BOTH ? 2 * point->rounds_both : point->rounds;
+		const uint64_t bytes = rounds * point->block_bytes * point->blocks;
+
+		progress("{\"block_bytes\": %u, \"blocks\": %u, \"direction\": \"%s\", \"bytes_per_s\": %.0f, "
+			 "\"plain_bytes_per_s\": %.0f, \"pieces_bytes_per_s\": %.0f, \"wrong_bytes\": %" PRIu64 "}\n",
+			 point->block_bytes, point->blocks, direction_names[d], rate(bytes, point->ns[d].stoker),
+			 rate(bytes, point->ns[d].whole), rate(bytes, point->ns[d].pieces), mover.wrong);
+	}
+}
+
+static int measure_point(struct point *point, uint32_t block_bytes, uint32_t blocks)
+{
+	int r = gpu_mover_point(&mover, block_bytes, blocks);
+
+	*point = (struct point){ .block_bytes = block_bytes, .blocks = blocks };
+	if (r == 0)
+		r = measure_ways(point);
+	gpu_mover_point_end(&mover);
+	if (r == 0)
+		r = gpu_mover_point(&mover, block_bytes, blocks);
+	if (r == 0)
+		r = measure_both(point);
+	gpu_mover_point_end(&mover);
+	if (r == 0)
+		tell_point(point);
+	return r;
+}
+
+static int measure_latency(const char *name, uint32_t block_bytes, uint32_t blocks, struct latency *ret)
+{
+	struct samples *stoker = samples_new(SAMPLES_MAX), *bare = samples_new(SAMPLES_MAX);
+	struct gpu_times load, store;
+	int r = stoker && bare ? gpu_mover_point(&mover, block_bytes, blocks) : -ENOMEM;
+
+	for (uint64_t i = 0; r == 0 && i <= options.latency_rounds && !(i > ROUNDS_MIN && is_late()); i++) {
+		r = gpu_mover_round(&mover, &load, &store);
+		if (r < 0 || i == 0)
+			continue;
+		samples_add(stoker, load.stoker);
+		samples_add(bare, load.whole);
+	}
+	gpu_mover_point_end(&mover);
+	if (r < 0)
+		return r;
+	ret->stoker_p50 = samples_quantile(&stoker, 1, .5);
+	ret->stoker_p99 = samples_quantile(&stoker, 1, .99);
+	ret->bare_p50 = samples_quantile(&bare, 1, .5);
+	ret->bare_p99 = samples_quantile(&bare, 1, .99);
+	progress("{\"latency\": \"%s\", \"ns_p50\": %" PRIu64 ", \"ns_p99\": %" PRIu64 ", \"bare_ns_p50\": %" PRIu64
+		 ", \"bare_ns_p99\": %" PRIu64 "}\n", name, ret->stoker_p50, ret->stoker_p99, ret->bare_p50, ret->bare_p99);
+	return 0;
+}
+
+static int measure_all(void)
+{
+	int r = measure_latency("4k", 4096, 1, &figures->small);
+
+	if (r == 0 && (16u << 20) <= options.transfer)
+		r = measure_latency("16m", 262144, 64, &figures->large);
+	for (uint32_t s = 0; s < sizeof(block_sizes) / sizeof(block_sizes[0]); s++) {
+		for (uint32_t c = 0; r == 0 && c < sizeof(block_counts) / sizeof(block_counts[0]); c++) {
+			if ((uint64_t)block_sizes[s] * block_counts[c] > options.transfer || is_late())
+				continue;
+			r = measure_point(&figures->points[figures->n_points], block_sizes[s], block_counts[c]);
+			figures->n_points += r == 0;
+		}
+	}
+	return r;
+}
+
+/* The worker's end: 0 and 1 are the crew's words. What was refused is in the figures. */
+static int end_worker(int r, uint32_t i)
+{
+	if (r < 0 && !figures->refused[0])
+		bench_say("%s", mover.why);
+	if (mover.stoker && i == 0)
+		snprintf(figures->how, sizeof(figures->how), "%s", stoker_cuda_how(mover.stoker));
+	figures->wrong[i] += mover.wrong;
+	gpu_mover_close(&mover);
+	return r < 0 && !figures->refused[0] ? 1 : 0;
+}
+
+/* Is there anything to be measured? Before a broker is started for it. */
+static int work_probe(void *arg, uint32_t i)
+{
+	(void)arg;
+	(void)i;
+	if (trial_open(options.library) < 0)
+		snprintf(figures->refused, sizeof(figures->refused), "%s", trial_why());
+	return 0;
+}
+
+static int work_alone(void *arg, uint32_t i)
+{
+	int r = open_worker(i);
+
+	(void)arg;
+	if (r == 0) {
+		r = measure_all();
+		return end_worker(r, i);
+	}
+	gpu_mover_close(&mover);
+	return figures->refused[0] ? 0 : 1;
+}
+
+/* Both begin each round when the other does, with a transfer of blocks of 256 KiB. */
+static void meet(uint64_t round)
+{
+	_Atomic uint64_t *met = (_Atomic uint64_t *)&figures->rendezvous;
+	const uint64_t until = now_ns() + 20000000000ull;
+
+	atomic_fetch_add(met, 1);
+	while (atomic_load(met) < WORKERS * (round + 1) && now_ns() < until)
+		cpu_relax();
+}
+
+static int work_together(void *arg, uint32_t i)
+{
+	const uint32_t blocks = options.transfer >= 64u << 20 ? 256 : 16;
+	const uint32_t block_bytes = options.transfer >= 4u << 20 ? 262144 : 4096;
+	struct gpu_times load, store;
+	int r = open_worker(i);
+
+	(void)arg;
+	if (r == 0)
+		r = gpu_mover_point(&mover, block_bytes, blocks);
+	for (uint64_t round = 0; r == 0 && round < 10; round++) {
+		meet(round);
+		r = gpu_mover_round(&mover, &load, &store);
+		if (r < 0 || round == 0)
+			continue;
+		figures->together[i].load_ns += load.stoker;
+		figures->together[i].store_ns += store.stoker;
+		figures->together[i].bytes += (uint64_t)blocks * block_bytes;
+	}
+	return end_worker(r, i);
+}
+
+/* ---- the report ---------------------------------------------------------------------------------- */
+
+static void report_latency(struct report *report, const char *name, const struct latency *latency, const char *why)
+{
+	const struct { const char *what, *quantile; uint64_t value; } rows[] = {
+		{ "latency", "p50", latency->stoker_p50 }, { "latency", "p99", latency->stoker_p99 },
+		{ "bare", "p50", latency->bare_p50 },	   { "bare", "p99", latency->bare_p99 },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		char field[40];
+
+		snprintf(field, sizeof(field), "%s_%s_ns_%s", rows[i].what, name, rows[i].quantile);
+		if (rows[i].value)
+			report_count(report, field, rows[i].value);
+		else
+			report_skip(report, field, why);
+	}
+}
+
+static json_t *points_json(void)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < figures->n_points; i++) {
+		const struct point *point = &figures->points[i];
+
+		for (uint32_t d = 0; d < DIRECTIONS; d++) {
+			const uint64_t rounds = d == BOTH ? 2 * point->rounds_both : point->rounds;
+			const uint64_t bytes = rounds * point->block_bytes * point->blocks;
+			json_t *row = json_object();
+
+			json_object_set_new(row, "block_bytes", json_integer(point->block_bytes));
+			json_object_set_new(row, "blocks", json_integer(point->blocks));
+			json_object_set_new(row, "direction", json_string(direction_names[d]));
+			json_object_set_new(row, "bytes_per_s", json_real(rate(bytes, point->ns[d].stoker)));
+			json_object_set_new(row, "plain_bytes_per_s", json_real(rate(bytes, point->ns[d].whole)));
+			json_object_set_new(row, "pieces_bytes_per_s", json_real(rate(bytes, point->ns[d].pieces)));
+			json_array_append_new(list, row);
+		}
+	}
+	return list;
+}
+
+static void report_together(struct report *report, const char *why)
+{
+	double load = 0, store = 0;
+	bool all = true;
+
+	for (uint32_t i = 0; i < WORKERS; i++) {
+		load += rate(figures->together[i].bytes, figures->together[i].load_ns);
+		store += rate(figures->together[i].bytes, figures->together[i].store_ns);
+		all &= figures->together[i].load_ns > 0;
+	}
+	report_rate(report, "two_workers_load_bytes_per_s", load, all, why);
+	report_rate(report, "two_workers_store_bytes_per_s", store, all, why);
+}
+
+static void fill_report(struct report *report)
+{
+	const char *why = figures->refused[0] ? "the GPU could not be used" : "there was no time left for it";
+
+	if (!figures->refused[0]) {
+		report_text(report, "device", figures->device);
+		report_count(report, "driver_version", (uint64_t)figures->version);
+		report_text(report, "ways", figures->how);
+	} else {
+		report_skip(report, "device", figures->refused);
+		report_skip(report, "driver_version", why);
+		report_skip(report, "ways", why);
+	}
+	report_latency(report, "4k", &figures->small, why);
+	report_latency(report, "16m", &figures->large,
+		       (16u << 20) <= options.transfer ? why : "a transfer of 16 MiB is more than --transfer allows");
+	if (figures->n_points > 0)
+		report_json(report, "points", points_json());
+	else
+		report_skip(report, "points", why);
+	report_together(report, why);
+	report_count(report, "wrong_bytes", figures->wrong[0] + figures->wrong[1]);
+}
+
+static bool options_are_right(void)
+{
+	if (strcmp(options.memory, "plain") != 0 && strcmp(options.memory, "segments") != 0) {
+		bench_say("--memory takes plain or segments, not \"%s\"", options.memory);
+		return false;
+	}
+	if (options.arena < 4 * options.transfer) {
+		bench_say("an arena of four transfers at least is needed: raise --arena, or lower --transfer");
+		return false;
+	}
+	return true;
+}
+
+static bool measure(const struct own_broker_config *config)
+{
+	bool ok = own_broker_start(config, &broker) == 0 && own_broker_serving(&broker);
+
+	ok = ok && crew_run(&broker, 1, work_alone, NULL, NULL);
+	if (ok && !figures->refused[0] && !is_late())
+		ok = crew_run(&broker, WORKERS, work_together, NULL, NULL);
+	return own_broker_stop(&broker) && ok;
+}
+
+static int run(struct report *report)
+{
+	struct own_broker_config config = { .memory = options.arena };
+	bool ok;
+
+	if (!options_are_right())
+		return BENCH_USAGE;
+	begun_ns = now_ns();
+	figures = machine_shared(sizeof(*figures));
+	if (!figures) {
+		bench_say("no memory for the figures");
+		return BENCH_FAILED;
+	}
+	if (options.library)
+		own_broker_set(&config, "gpu.library=%s", options.library);
+	ok = crew_run(NULL, 1, work_probe, NULL, NULL);
+	if (ok && !figures->refused[0])
+		ok = measure(&config);
+	if (ok)
+		fill_report(report);
+	if (figures->wrong[0] + figures->wrong[1])
+		bench_say("%llu bytes were wrong", (unsigned long long)(figures->wrong[0] + figures->wrong[1]));
+	return ok && figures->wrong[0] + figures->wrong[1] == 0 ? BENCH_OK : BENCH_FAILED;
+}
+
+const struct bench_command bench_gpu = {
+	.name = "gpu",
+	.meaning = "load and store between arena and a GPU, beside plain copies",
+	.options = option_rows,
+	.broker = true,
+	.run = run,
+};
