@@ -11,7 +11,8 @@
  * finds some. That needs no number of users and nothing to be configured, and costs one comparison.
  *
  * Who is over a bound is refused (or gets a shorter prefix, if pins are what lacks) and counted; it
- * costs nobody else anything; in the index it makes room at its own cost (make-room.c). A lowered bound takes nothing away from who has more already.
+ * costs nobody else anything. In the index it makes room at its own cost (make-room.c). A lowered bound
+ * takes nothing away from who has more already.
  */
 #include "src/engine/internal.h"
 

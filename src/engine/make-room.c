@@ -6,8 +6,8 @@
  * whole, until there is; else, or if it is colder on the whole, the coldest slab of another size is
  * emptied. Before all others go chunks of accounts above their soft quota: first those of the account
  * that wants the room, then of the others in turns; of an account, the coldest of the CHOICE next
- * ones in its ring (all of them, if it has few). What is pinned, under I/O, or still to be written to a tier never goes. Each allocation
- * looks at a bounded number of candidates.
+ * ones in its ring (all of them, if it has few). What is pinned, under I/O, or still to be written to a
+ * tier never goes. Each allocation looks at a bounded number of candidates.
  *
  * Slabs are compared once in as many evictions as a slab has places: emptying one then costs each
  * allocation a constant, and a size that came late still gets its share of the arena.
