@@ -170,9 +170,9 @@ static int hunt(uint64_t seed, uint64_t steps, const char *plant)
 		printf("planted bug %s: found\n", plant);
 		return 0;
 	}
-	for (uint64_t i = 1; i <= 20; i++)
+	for (uint64_t i = 1; i <= 60; i++)
 		run_world(seed * 4 + i, steps, plant, false);
-	printf("planted bug %s: NOT found in 20 worlds of %llu steps\n", plant, (unsigned long long)steps);
+	printf("planted bug %s: NOT found in 60 worlds of %llu steps\n", plant, (unsigned long long)steps);
 	return 1;
 }
 

@@ -505,7 +505,7 @@ void ports_progress(struct sim *sim)
 		return;
 	}
 	take_out(sim, at, &p);
-	if (sim_is_planted(sim, "lost-read") && p.kind == SIM_READ && sim_chance(&sim->random, 100))
+	if (sim_is_planted(sim, "lost-read") && p.kind == SIM_READ && sim_chance(&sim->random, 300))
 		return;
 	switch (p.kind) {
 	case SIM_READ:   finish_read(sim, &p); break;
