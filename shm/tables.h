@@ -95,7 +95,13 @@
 	COUNTER(RECOVERED_DISK,     "recovered_disk",     "objects", "objects found in slab tables at start") \
 	COUNTER(RECOVERY_DROPPED,   "recovery_dropped",   "objects", "table entries not taken: of a model that the state directory does not remember, of an older epoch, overlapping or out of range") \
 	COUNTER(RESETS,             "resets",             "resets", "models reset") \
-	COUNTER(MODELS_FORGOTTEN,   "models_forgotten",   "models", "models that no client had open, forgotten for want of places")
+	COUNTER(MODELS_FORGOTTEN,   "models_forgotten",   "models", "models that no client had open, forgotten for want of places") \
+	COUNTER(GPU_COPIES,         "gpu_copies",         "copies", "copies between the arena and GPUs that have ended") \
+	COUNTER(GPU_LOAD_BYTES,     "gpu_load_bytes",     "bytes",  "bytes copied to GPUs") \
+	COUNTER(GPU_STORE_BYTES,    "gpu_store_bytes",    "bytes",  "bytes copied from GPUs") \
+	COUNTER(GPU_BOUNCED_BYTES,  "gpu_bounced_bytes",  "bytes",  "of both, through the bounce buffer: their extents are not registered with the driver") \
+	COUNTER(GPU_IMPORTS,        "gpu_imports",        "regions", "regions of GPU memory that a copier opened, once more after its restart") \
+	COUNTER(GPU_RESTARTS,       "gpu_restarts",       "copiers", "copier processes started for one that ended while it had regions")
 
 /* GAUGE(symbol, name, unit, meaning): rises and falls, written by the core thread. */
 #define STOKER_GAUGES(GAUGE) \

@@ -153,10 +153,11 @@ int rig_region_try(struct rig *rig, const struct message_region_add *message, co
 		   struct device_region **ret)
 {
 	int copies[MESSAGE_FDS_MAX];
+	struct device_memory memory = { .fds = copies, .host = message };
 
-	for (uint32_t i = 0; i < message->n_fds && i < MESSAGE_FDS_MAX; i++)
-		copies[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
-	return device_host_backend.region_add(rig->device, message, copies, why, ret);
+	for (; memory.n_fds < message->n_fds && memory.n_fds < MESSAGE_FDS_MAX; memory.n_fds++)
+		copies[memory.n_fds] = fcntl(fds[memory.n_fds], F_DUPFD_CLOEXEC, 0);
+	return device_host_backend.region_add(rig->device, &memory, why, ret);
 }
 
 struct device_region *rig_region(struct rig *rig, const struct rig_memory *memory)

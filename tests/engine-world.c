@@ -43,8 +43,9 @@ static void port_copy(void *shell, const struct engine_copy *copy)
 	pend(shell, PENDING_COPY)->copy = *copy;
 }
 
-static void port_copy_cancel(void *shell, uint32_t copy)
+static void port_copy_cancel(void *shell, uint32_t device, uint32_t copy)
 {
+	(void)device;
 	((struct world *)shell)->cancelled_copy = copy + 1;
 }
 

@@ -122,7 +122,7 @@ static void view_open(struct world *w, uint32_t part)
 		v->expected[i] = malloc(v->memory[i].size);
 		v->regions[i] = rig_region(&w->rig, &v->memory[i]);
 	}
-	ck_assert_msg(HOST.pool_add(w->rig.device, 7, part, w->layout, part, v->n_blocks, v->planes, v->n_planes,
+	ck_assert_msg(HOST.pool_add(w->rig.device, 0, 7, part, w->layout, part, v->n_blocks, v->planes, v->n_planes,
 				    v->regions, 2, why, &v->pool) == 0, "%s", why);
 	w->pools[part] = v->pool;
 }
@@ -131,7 +131,7 @@ static void view_close(struct view *v)
 {
 	HOST.pool_close(v->pool);
 	for (uint32_t i = 0; i < 2; i++) {
-		HOST.region_close(v->regions[i]);
+		HOST.region_close(v->regions[i], 0);
 		rig_memory_free(&v->memory[i]);
 		free(v->expected[i]);
 	}
@@ -341,7 +341,7 @@ static void large_open(struct large *l, uint32_t threads)
 	l->layout = rig_layout(1, BLOCKS, rows, LAYERS);
 	l->memory = rig_memory(OBJECTS * PAYLOAD, true);
 	l->region = rig_region(&l->rig, &l->memory);
-	ck_assert_msg(HOST.pool_add(l->rig.device, 7, 0, l->layout, 0, OBJECTS * BLOCKS, planes, LAYERS, &l->region, 1,
+	ck_assert_msg(HOST.pool_add(l->rig.device, 0, 7, 0, l->layout, 0, OBJECTS * BLOCKS, planes, LAYERS, &l->region, 1,
 				    why, &l->pool) == 0, "%s", why);
 	for (uint32_t i = 0; i < OBJECTS; i++) {
 		for (uint32_t b = 0; b < BLOCKS; b++)
@@ -353,7 +353,7 @@ static void large_open(struct large *l, uint32_t threads)
 static void large_close(struct large *l)
 {
 	HOST.pool_close(l->pool);
-	HOST.region_close(l->region);
+	HOST.region_close(l->region, 0);
 	rig_memory_free(&l->memory);
 	model_layout_free(l->layout);
 	rig_stop(&l->rig);

@@ -171,7 +171,7 @@ START_TEST(a_file_that_is_not_wholly_allocated_is_refused)
 	ck_assert_int_eq(posix_fallocate(fd, 0, 4 * SIZE), 0);
 	ck_assert_msg(rig_region_try(&rig, &message, &fd, why, &region) == 0, "%s", why);
 	ck_assert_uint_eq(HOST.region_bytes(region), SIZE);
-	HOST.region_close(region);
+	HOST.region_close(region, 0);
 	close(fd);
 }
 END_TEST
@@ -200,8 +200,10 @@ START_TEST(no_descriptor_and_no_mapping_is_left_behind)
 		char why[MESSAGE_REASON];
 		int fd = dup(m.fd);
 
-		if (HOST.region_add(rig.device, &message, &fd, why, &region) == 0)
-			HOST.region_close(region);
+		const struct device_memory memory = { .n_fds = 1, .fds = &fd, .host = &message };
+
+		if (HOST.region_add(rig.device, &memory, why, &region) == 0)
+			HOST.region_close(region, 0);
 		else
 			ck_assert_int_eq(i % 10, 0);
 	}
@@ -254,7 +256,7 @@ static struct pool_case pool_case(void)
 
 static int pool_try(const struct pool_case *c, char *why, struct device_pool **ret)
 {
-	return HOST.pool_add(rig.device, 3, 4, c->layout, c->part, c->n_blocks, c->planes, c->n_planes, c->regions, 3,
+	return HOST.pool_add(rig.device, 0, 3, 4, c->layout, c->part, c->n_blocks, c->planes, c->n_planes, c->regions, 3,
 			     why, ret);
 }
 
@@ -293,7 +295,7 @@ START_TEST(a_pool_that_differs_from_the_model_is_refused_by_the_field_that_diffe
 #undef DIFFERS
 	ck_assert_msg(pool_try(&good, why, &pool) == 0, "%s", why);	/* it was the change each time */
 	HOST.pool_close(pool);
-	HOST.region_close(c.regions[1]);
+	HOST.region_close(c.regions[1], 0);
 	rig_memory_free(&c.memory);
 	model_layout_free(c.layout);
 }
@@ -313,7 +315,7 @@ START_TEST(a_block_beyond_its_region_is_refused_also_where_64_bits_would_wrap)
 	BEYOND(c.planes[0].block_stride = UINT64_MAX / 15 + 1);	/* x 15 is 4 modulo 2^64 */
 	BEYOND((c.planes[0].rows = 4, c.planes[0].bytes = BLOCK / 4, c.planes[0].row_stride = 1ull << 63));
 #undef BEYOND
-	HOST.region_close(c.regions[1]);
+	HOST.region_close(c.regions[1], 0);
 	rig_memory_free(&c.memory);
 	model_layout_free(c.layout);
 }
@@ -346,7 +348,7 @@ START_TEST(ranges_of_several_descriptors_are_one_region)
 	ck_assert(memcmp(rig.arena.bytes + 4096 + 2 * BLOCK, m[2].bytes + 2 * BLOCK, BLOCK) == 0);
 	ck_assert(memcmp(rig.arena.bytes + 4096 + 3 * BLOCK, m[1].bytes + 7 * BLOCK, BLOCK) == 0);
 	HOST.pool_close(pool);
-	HOST.region_close(c.regions[1]);
+	HOST.region_close(c.regions[1], 0);
 	for (uint32_t i = 0; i < 3; i++)
 		rig_memory_free(&m[i]);
 	model_layout_free(c.layout);
@@ -383,7 +385,7 @@ static void faulting_open(struct faulting *f)
 		planes_of_four_rows(planes, i);
 		for (uint32_t p = 0; p < 4; p++)
 			planes[p].offset = p * TRUNCATED_BLOCKS * BLOCK;
-		ck_assert_msg(HOST.pool_add(rig.device, 3, i, f->layout, 0, TRUNCATED_BLOCKS, planes, 4, f->regions, 2,
+		ck_assert_msg(HOST.pool_add(rig.device, 0, 3, i, f->layout, 0, TRUNCATED_BLOCKS, planes, 4, f->regions, 2,
 					    why, &f->pools[i]) == 0, "%s", why);
 	}
 	for (uint32_t i = 0; i < 64; i++) {
@@ -398,7 +400,7 @@ static void faulting_close(struct faulting *f)
 {
 	for (uint32_t i = 0; i < 2; i++) {
 		HOST.pool_close(f->pools[i]);
-		HOST.region_close(f->regions[i]);
+		HOST.region_close(f->regions[i], 0);
 		rig_memory_free(&f->memory[i]);
 	}
 	model_layout_free(f->layout);
@@ -446,15 +448,15 @@ START_TEST(truncated_memory_serves_again_once_it_is_allocated_and_registered_ane
 	planes_of_four_rows(planes, 0);
 	for (uint32_t i = 0; i < 4; i++)
 		planes[i].offset = i * TRUNCATED_BLOCKS * BLOCK;
-	ck_assert_int_eq(HOST.pool_add(rig.device, 3, 9, f.layout, 0, TRUNCATED_BLOCKS, planes, 4, f.regions, 2, why, &pool), -EFAULT);
+	ck_assert_int_eq(HOST.pool_add(rig.device, 0, 3, 9, f.layout, 0, TRUNCATED_BLOCKS, planes, 4, f.regions, 2, why, &pool), -EFAULT);
 	ck_assert_ptr_nonnull(strstr(why, "memory of region 0 has gone away; register the region again"));
 
 	ck_assert_int_eq(posix_fallocate(f.memory[0].fd, 0, (off_t)f.memory[0].size), 0);
 	memset(f.memory[0].bytes, 0x55, f.memory[0].size);
 	HOST.pool_close(f.pools[0]);
-	HOST.region_close(f.regions[0]);
+	HOST.region_close(f.regions[0], 0);
 	f.regions[0] = rig_region(&rig, &f.memory[0]);
-	ck_assert_int_eq(HOST.pool_add(rig.device, 3, 0, f.layout, 0, TRUNCATED_BLOCKS, planes, 4, f.regions, 2, why,
+	ck_assert_int_eq(HOST.pool_add(rig.device, 0, 3, 0, f.layout, 0, TRUNCATED_BLOCKS, planes, 4, f.regions, 2, why,
 				       &f.pools[0]), 0);
 	rig_copy(&rig, 0, true, f.layout, f.pools, f.items, 64, f.failed);
 	rig_wait(&rig);
@@ -535,7 +537,7 @@ START_TEST(what_is_to_be_written_is_entered_into_the_page_tables_windows_at_a_ti
 	ck_assert_uint_eq(pages_entered(region->base, size), 3 * window / 4096);
 	region_enter(region, region->base + size - 1, 1);		/* the last one is cut off */
 	ck_assert_uint_eq(pages_entered(region->base, size), size / 4096);
-	HOST.region_close(region);
+	HOST.region_close(region, 0);
 	rig_memory_free(&memory);
 }
 END_TEST

@@ -90,25 +90,27 @@ static uint32_t null_reap(struct device *device, struct device_event *ret, uint3
 	return many;
 }
 
-static int null_region_add(struct device *device, const struct message_region_add *message, const int *fds,
-			   char *why, struct device_region **ret)
+static int null_region_add(struct device *device, const struct device_memory *memory, char *why,
+			   struct device_region **ret)
 {
 	struct device_region *region = calloc(1, sizeof(*region));
 
 	(void)device;
 	(void)why;
-	for (uint32_t i = 0; i < message->n_fds; i++) {
-		close(fds[i]);
+	for (uint32_t i = 0; i < memory->n_fds; i++) {
+		close(memory->fds[i]);
 		if (region)
-			region->bytes += message->ranges[i].bytes;
+			region->bytes += memory->host->ranges[i].bytes;
 	}
 	*ret = region;
 	return region ? 0 : -ENOMEM;
 }
 
-static void null_region_close(struct device_region *region)
+static int null_region_close(struct device_region *region, uint64_t token)
 {
+	(void)token;
 	free(region);
+	return 0;
 }
 
 static uint64_t null_region_bytes(const struct device_region *region)
@@ -116,14 +118,15 @@ static uint64_t null_region_bytes(const struct device_region *region)
 	return region->bytes;
 }
 
-static int null_pool_add(struct device *device, uint32_t client, uint32_t number, const struct model_layout *layout,
-			 uint32_t part, uint32_t n_blocks, const struct message_plane *planes, uint32_t n_planes,
+static int null_pool_add(struct device *device, uint64_t token, uint32_t client, uint32_t number,
+			 const struct model_layout *layout, uint32_t part, uint32_t n_blocks,
+			 const struct message_plane *planes, uint32_t n_planes,
 			 struct device_region *const *regions, uint32_t n_regions, char *why,
 			 struct device_pool **ret)
 {
 	struct device_pool *pool = calloc(1, sizeof(*pool));
 
-	(void)device; (void)client; (void)layout; (void)part; (void)n_blocks; (void)planes; (void)n_planes;
+	(void)device; (void)token; (void)client; (void)layout; (void)part; (void)n_blocks; (void)planes; (void)n_planes;
 	(void)regions; (void)n_regions; (void)why;
 	if (!pool)
 		return -ENOMEM;

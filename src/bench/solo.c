@@ -92,7 +92,7 @@ static void port_persist(void *shell, uint32_t model, uint32_t epoch, uint64_t t
 
 /* What follows has nobody to tell, or cannot happen without tiers, ready words and resets. */
 static void no_io(void *shell, const struct engine_io *io) { (void)shell; (void)io; abort(); }
-static void no_cancel(void *shell, uint32_t copy) { (void)shell; (void)copy; }
+static void no_cancel(void *shell, uint32_t device, uint32_t copy) { (void)shell; (void)device; (void)copy; }
 static void no_watch(void *shell, uint32_t c, uint32_t s, uint32_t i, uint32_t v)
 {
 	(void)shell; (void)c; (void)s; (void)i; (void)v;

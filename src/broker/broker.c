@@ -19,6 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "src/broker/devices.h"
 #include "src/broker/notify.h"
 #include "src/broker/session.h"
 #include "src/broker/state.h"
@@ -26,7 +27,7 @@
 #include "src/common/size.h"
 #include "src/engine/engine.h"
 
-#define PIECE_BYTES	(1u << 20)
+#define FILES_MAX	16384u	/* descriptors of clients that are kept open */
 
 /* ---- sizes ------------------------------------------------------------------------------------- */
 
@@ -132,13 +133,18 @@ static void seats_fit_descriptors(struct broker *broker)
 {
 	const uint64_t wished = broker->config.limits.clients;
 	const uint64_t ours = 2 * SESSIONS_NEW_MAX + FDS_OF_A_MESSAGE + 64 + 16 * broker->config.n_tiers +
-			      4 * broker->config.broker.threads;
+			      4 * broker->config.broker.threads + 8 * 8;	/* the last: GPUs */
 	struct rlimit limit;
 	uint64_t seats;
 
 	broker->seats = (uint32_t)wished;
+	broker->files = FILES_MAX;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
 		return;
+	/* What seats and GPUs leave, memory of GPUs may have: it is kept open to be imported again. */
+	if (limit.rlim_cur < ours + wished * SESSION_FDS + FILES_MAX)
+		broker->files = limit.rlim_cur > ours + wished * SESSION_FDS ?
+				(uint32_t)(limit.rlim_cur - ours - wished * SESSION_FDS) : 0;
 	seats = limit.rlim_cur > ours ? (limit.rlim_cur - ours) / SESSION_FDS : 0;
 	if (seats >= wished)
 		return;
@@ -263,29 +269,6 @@ static int arena_make(struct broker *broker, bool fresh)
 	return 0;
 }
 
-static int device_make(struct broker *broker)
-{
-	const struct config *config = &broker->config;
-	const int own[] = { broker->page.reader_fd, broker->arena->table_fd };
-	const struct device_host host = {
-		.arena = broker->arena->base,
-		.arena_bytes = broker->arena->bytes,
-		.arena_fd = broker->arena->fd,
-		.bell = core_bell(broker->core),
-		.threads = (uint32_t)config->broker.threads,
-		.copies = broker->seats * (CHANNEL_SMALL_MAX + CHANNEL_LARGE_MAX),
-		.piece_bytes = PIECE_BYTES,
-		.checks = (uint32_t)config->disk.ios,
-		.own_fds = own,
-		.n_own = sizeof(own) / sizeof(own[0]),
-	};
-	const int r = broker->backend->start(&host, &broker->device);
-
-	if (r < 0)
-		log_error("device backend %s could not be started: %s", broker->backend->name, strerror(-r));
-	return r;
-}
-
 static void tier_refused(struct broker *broker, uint32_t number, const char *why)
 {
 	log_error("tier %s is out of service: %s", broker->config.tiers[number].name, why);
@@ -354,11 +337,12 @@ int broker_machine(struct broker *broker)
 	int r = arena_make(broker, broker->locks.io_fresh);
 
 	if (r == 0)
-		r = device_make(broker);
+		r = devices_start(broker);
 	if (r < 0)
 		return r;
 	broker->machine_order = (struct order){ .type = ORDER_MACHINE,
-						.machine = { broker->arena, broker->backend, broker->device } };
+						.machine = { broker->arena, broker->devices[0].backend,
+							     broker->devices[0].device } };
 	link_order(broker->link, &broker->machine_order);
 	for (uint32_t i = 0; i < broker->config.n_tiers; i++)
 		tier_begin(broker, i);
@@ -414,8 +398,7 @@ static bool core_stop(struct broker *broker)
 
 static void machine_stop(struct broker *broker)
 {
-	if (broker->device)
-		broker->backend->stop(broker->device);
+	devices_stop(broker);
 	for (uint32_t i = 0; i < ENGINE_TIERS_MAX; i++) {
 		if (broker->tiers[i])
 			tier_stop(broker->tiers[i]);
@@ -463,7 +446,6 @@ static struct broker *broker_new(const struct broker_options *options)
 		return NULL;
 	broker->options = options;
 	broker->config = options->config;
-	broker->backend = options->backend ? options->backend : &device_host_backend;
 	broker->locks.name_fd = broker->locks.io_fd = -1;
 	broker->page.reader_fd = broker->arena_reader_fd = -1;
 	broker->listen_fd = broker->signal_fd = broker->epoll = -1;

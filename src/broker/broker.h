@@ -9,6 +9,8 @@
  *	peer.c		what the kernel says of a peer
  *	describe.c	models: MODEL_OPEN, RESET, and what the state directory remembers
  *	register.c	regions and pools
+ *	register-gpu.c	regions of GPUs, told in several messages
+ *	devices.c	the devices that have them
  *	admin.c		verbs of stokerctl
  *	closer.c	closing what peers handed over, which may take as long as they like
  */
@@ -54,11 +56,25 @@ enum broker_phase {
 
 /** struct source - what an epoll event is about. */
 struct source {
-	enum { SOURCE_LISTEN, SOURCE_SIGNAL, SOURCE_BELL, SOURCE_SOCKET, SOURCE_PIDFD } type;
+	enum { SOURCE_LISTEN, SOURCE_SIGNAL, SOURCE_BELL, SOURCE_SOCKET, SOURCE_PIDFD, SOURCE_DEVICE } type;
 	void *of;
 };
 
 struct session;
+
+/** struct broker_device - a started device, by its number: see devices.h. */
+struct broker_device {
+	const struct device_backend *backend;
+	struct device *device;		/* NULL: the number is free */
+	uint64_t next_ns;		/* it is tended then at the latest */
+	/* GPUs: */
+	uint8_t uuid[DEVICE_UUID];
+	struct source source;
+	uid_t uid;			/* who named it first */
+	bool proven;			/* it has opened memory, and the core knows it */
+	uint64_t keep_ns;		/* until then an unproven one stays */
+	struct order order;
+};
 
 struct broker {
 	const struct broker_options *options;
@@ -79,8 +95,8 @@ struct broker {
 	uint32_t entries, records;
 	struct arena *arena;
 	int arena_reader_fd;
-	const struct device_backend *backend;
-	struct device *device;
+	struct broker_device devices[DEVICES_MAX];	/* 0: the host's */
+	uint32_t files;			/* descriptors of clients that may be kept open, all together */
 	struct tier *tiers[ENGINE_TIERS_MAX];
 	uint32_t tiers_awaited;		/* PHASE_TIERS: bit: neither open nor refused yet */
 	struct starter *starter;

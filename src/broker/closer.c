@@ -109,6 +109,14 @@ void closer_take(uid_t uid, int fd)
 	}
 }
 
+void closer_close(uid_t uid, int fd)
+{
+	if (closer_must(fd))
+		closer_take(uid, fd);
+	else
+		close(fd);
+}
+
 void closer_take_socket(uid_t uid, int fd)
 {
 	shutdown(fd, SHUT_RDWR);

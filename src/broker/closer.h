@@ -19,6 +19,8 @@
 bool closer_must(int fd);
 /* Close @fd, which came from @uid, soon. */
 void closer_take(uid_t uid, int fd);
+/* Close @fd, which came from @uid: now, or soon if it must be so. */
+void closer_close(uid_t uid, int fd);
 /* The same for the socket of a connection: the peer sees its end at once, and can send no more. */
 void closer_take_socket(uid_t uid, int fd);
 

@@ -17,6 +17,7 @@
 #include "src/broker/config-table.h"
 #include "src/broker/tier.h"
 #include "src/common/size.h"
+#include "src/device/device.h"
 
 uint64_t config_memory(void)
 {
@@ -244,9 +245,23 @@ static int numbers_finish(const struct config *config, char *why)
 	return 0;
 }
 
+static int gpu_finish(const struct config_gpu *gpu, char *why)
+{
+	if (strcmp(gpu->enabled, "yes") != 0 && strcmp(gpu->enabled, "no") != 0 && strcmp(gpu->enabled, "auto") != 0) {
+		snprintf(why, CONFIG_WHY, "gpu.enabled cannot be \"%.32s\": allowed are yes, no and auto", gpu->enabled);
+		return -EINVAL;
+	}
+	if (gpu->library[0] == '\0' || strlen(gpu->library) >= DEVICE_LIBRARY) {
+		snprintf(why, CONFIG_WHY, "gpu.library cannot be \"%.64s\": allowed is a name or path of 1 to %u bytes",
+			 gpu->library, DEVICE_LIBRARY - 1);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int config_finish(struct config *config, char *why)
 {
-	if (numbers_finish(config, why) < 0 || directories_finish(&config->broker, why) < 0 ||
+	if (numbers_finish(config, why) < 0 || gpu_finish(&config->gpu, why) < 0 || directories_finish(&config->broker, why) < 0 ||
 	    tenants_finish(config, why) < 0)
 		return -EINVAL;
 	for (uint32_t i = 0; i < config->n_tiers; i++) {

@@ -34,7 +34,7 @@ struct config_section {
 #define CONFIG_AS_SECTION(symbol, name, many, meaning) CONFIG_SECTION_##symbol,
 enum config_section_number { SETTINGS_SECTIONS(CONFIG_AS_SECTION) CONFIG_SECTIONS };
 #undef CONFIG_AS_SECTION
-static_assert(CONFIG_SECTION_TENANT == 4 && CONFIG_SECTION_TIER == 5, "single sections come first");
+static_assert(CONFIG_SECTION_TENANT == 5 && CONFIG_SECTION_TIER == 6, "single sections come first");
 
 extern const struct config_section config_sections[CONFIG_SECTIONS];
 

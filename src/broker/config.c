@@ -27,6 +27,7 @@
 #define ROW_BROKER(key, type, text, min, max, when, meaning) ROW(config_broker, key, type, text, min, max, when, meaning)
 #define ROW_ARENA(key, type, text, min, max, when, meaning)  ROW(config_arena, key, type, text, min, max, when, meaning)
 #define ROW_DISK(key, type, text, min, max, when, meaning)   ROW(config_disk, key, type, text, min, max, when, meaning)
+#define ROW_GPU(key, type, text, min, max, when, meaning)    ROW(config_gpu, key, type, text, min, max, when, meaning)
 #define ROW_LIMITS(key, type, text, min, max, when, meaning) ROW(config_limits, key, type, text, min, max, when, meaning)
 #define ROW_TENANT(key, type, text, min, max, when, meaning) ROW(config_tenant, key, type, text, min, max, when, meaning)
 #define ROW_TIER(key, type, text, min, max, when, meaning)   ROW(config_tier, key, type, text, min, max, when, meaning)
@@ -34,6 +35,7 @@
 static const struct config_row rows_of_broker[] = { SETTINGS_BROKER(ROW_BROKER) };
 static const struct config_row rows_of_arena[] = { SETTINGS_ARENA(ROW_ARENA) };
 static const struct config_row rows_of_disk[] = { SETTINGS_DISK(ROW_DISK) };
+static const struct config_row rows_of_gpu[] = { SETTINGS_GPU(ROW_GPU) };
 static const struct config_row rows_of_limits[] = { SETTINGS_LIMITS(ROW_LIMITS) };
 static const struct config_row rows_of_tenant[] = { SETTINGS_TENANT(ROW_TENANT) };
 static const struct config_row rows_of_tier[] = { SETTINGS_TIER(ROW_TIER) };
@@ -48,6 +50,7 @@ void *config_section_at(struct config *config, uint32_t section, uint32_t i)
 	case CONFIG_SECTION_BROKER: return &config->broker;
 	case CONFIG_SECTION_ARENA:  return &config->arena;
 	case CONFIG_SECTION_DISK:   return &config->disk;
+	case CONFIG_SECTION_GPU:    return &config->gpu;
 	case CONFIG_SECTION_LIMITS: return &config->limits;
 	case CONFIG_SECTION_TENANT: return i < config->n_tenants ? &config->tenants[i] : NULL;
 	default:                    return i < config->n_tiers ? &config->tiers[i] : NULL;

@@ -43,6 +43,7 @@ typedef char config_space[32];		/* as written; the tier's `bytes` is worked out 
 struct config_broker { SETTINGS_BROKER(CONFIG_AS_FIELD) };
 struct config_arena { SETTINGS_ARENA(CONFIG_AS_FIELD) };
 struct config_disk { SETTINGS_DISK(CONFIG_AS_FIELD) };
+struct config_gpu { SETTINGS_GPU(CONFIG_AS_FIELD) };
 struct config_limits { SETTINGS_LIMITS(CONFIG_AS_FIELD) };
 struct config_tenant { SETTINGS_TENANT(CONFIG_AS_FIELD) char name[64]; };
 struct config_tier { SETTINGS_TIER(CONFIG_AS_FIELD) char name[32]; uint64_t bytes; };
@@ -52,6 +53,7 @@ struct config {
 	struct config_broker broker;
 	struct config_arena arena;
 	struct config_disk disk;
+	struct config_gpu gpu;
 	struct config_limits limits;
 	uint32_t n_tenants, n_tiers;
 	struct config_tenant tenants[CONFIG_TENANTS_MAX];

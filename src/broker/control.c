@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/broker/devices.h"
 #include "src/broker/session.h"
 #include "src/common/log.h"
 
@@ -76,6 +77,7 @@ static int signals_open(struct broker *broker)
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
 		return -EINVAL;
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL);	/* copiers are waited for, whatever our parent ignores */
 	signal(SIGXFSZ, SIG_IGN);	/* a limit of file sizes is an error of one tier, not our end */
 	broker->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return broker->signal_fd < 0 ? -errno : 0;
@@ -257,6 +259,9 @@ static void on_event(struct broker *broker, const struct source *source, uint32_
 		break;
 	case SOURCE_PIDFD:
 		session_close(session, NULL);
+		break;
+	case SOURCE_DEVICE:
+		devices_event(source->of);
 		break;
 	}
 }
@@ -440,7 +445,8 @@ static void phase_step(struct broker *broker)
 	}
 }
 
-static int timeout_ms(const struct broker *broker)
+/* Until the phase, or a connection that says nothing, is to be looked at. -1: never. */
+static int phase_timeout_ms(const struct broker *broker)
 {
 	if (broker->phase == PHASE_WAITING || broker->phase == PHASE_TIERS)
 		return broker->phase == PHASE_WAITING ? WAITING_POLL_MS : TIERS_POLL_MS;
@@ -449,6 +455,17 @@ static int timeout_ms(const struct broker *broker)
 	if (broker->phase == PHASE_DRAINING)
 		return 10;
 	return broker->n_new ? 1000 : -1;
+}
+
+static int timeout_ms(const struct broker *broker)
+{
+	const int phase = phase_timeout_ms(broker);
+	const uint64_t due = devices_due(broker), now = due == UINT64_MAX ? 0 : control_now_ns();
+	const uint64_t left = due == UINT64_MAX ? UINT64_MAX : due > now ? (due - now + 999999) / 1000000 : 0;
+
+	if (left > 60000)
+		return phase >= 0 ? phase : left == UINT64_MAX ? -1 : 60000;
+	return phase >= 0 && phase < (int)left ? phase : (int)left;
 }
 
 static void sessions_bury(struct broker *broker)
@@ -468,6 +485,7 @@ void control_run(struct broker *broker)
 	while (broker->phase != PHASE_OVER) {
 		bell_arm(&broker->link->bell);
 		const bool any = answers_take(broker);
+		devices_tend(broker, control_now_ns());
 		phase_step(broker);
 		const int n = broker->phase == PHASE_OVER ? 0 :
 			      epoll_wait(broker->epoll, events, EVENTS, any ? 0 : timeout_ms(broker));

@@ -100,7 +100,7 @@ static void pool_add(struct core *core, struct order *order)
 		order->result = -EPIPE;
 	else
 		order->result = engine_pool_added(core->engine, channel->number, number, model, order->pool.part,
-						  order->pool.n_blocks, 0);
+						  order->pool.n_blocks, order->pool.device);
 	if (order->result == 0) {
 		channel->pools[number] = order->pool.opened;
 		channel->pool_model[number] = model;
@@ -155,8 +155,22 @@ static void quit(struct core *core, struct order *order)
 static void machine(struct core *core, struct order *order)
 {
 	core->arena = order->machine.arena;
-	core->backend = order->machine.backend;
-	core->device = order->machine.device;
+	core->devices[0] = (struct core_device){ order->machine.backend, order->machine.device };
+	core->n_devices = 1;
+	link_tell(&core->control, order);
+}
+
+static void device(struct core *core, struct order *order)
+{
+	const struct core_device added = { order->device.backend, order->device.device };
+
+	core->devices[order->device.number] = added;
+	if (core->n_devices <= order->device.number)
+		core->n_devices = order->device.number + 1;
+	for (uint32_t i = 0; added.backend->extent && i < core->n_extents; i++) {
+		if (core->extents[i / 64] & 1ull << i % 64)
+			added.backend->extent(added.device, i);
+	}
 	link_tell(&core->control, order);
 }
 
@@ -205,6 +219,10 @@ static void extent(struct core *core, struct order *order)
 	for (uint32_t t = 0; t < core->n_tiers; t++) {
 		if (core->tiers[t])
 			tier_extent_ready(core->tiers[t], i);
+	}
+	for (uint32_t d = 0; d < core->n_devices; d++) {
+		if (core->devices[d].device && core->devices[d].backend->extent)
+			core->devices[d].backend->extent(core->devices[d].device, i);
 	}
 	engine_extent_added(core->engine, i);
 }
@@ -262,6 +280,7 @@ static void (*const order_handlers[])(struct core *core, struct order *order) = 
 	[ORDER_DRAIN] = drain,
 	[ORDER_QUIT] = quit,
 	[ORDER_MACHINE] = machine,
+	[ORDER_DEVICE] = device,
 	[ORDER_TIER_OPEN] = tier_open_order,
 	[ORDER_EPOCH_SAVED] = epoch_saved,
 	[ORDER_DEGRADED] = degraded,

@@ -47,8 +47,8 @@ struct core {
 
 	struct control_page *page;
 	struct control_block *block;
-	const struct device_backend *backend;
-	struct device *device;
+	struct core_device { const struct device_backend *backend; struct device *device; } devices[DEVICES_MAX];
+	uint32_t n_devices;		/* numbers below it are in use, or have been */
 	struct arena *arena;
 	uint32_t n_tiers;
 	struct tier *tiers[ENGINE_TIERS_MAX];

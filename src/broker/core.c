@@ -289,6 +289,10 @@ static void sleep_in_epoll(struct core *core)
 	if (core->dirty && now >= core->next_figures)
 		figures_keep(core, now);
 	bell_arm(&core->bell);
+	for (uint32_t i = 0; i < core->n_devices; i++) {
+		if (core->devices[i].device && core->devices[i].backend->arm)
+			core->devices[i].backend->arm(core->devices[i].device);
+	}
 	/* What is taken here has to be turned over by the engine, and its wakes sent: the next round does. */
 	core->more |= core_reap(core);
 	if (!core->more && link_is_idle(&core->control) && link_is_idle(&core->starter)) {

@@ -13,6 +13,7 @@
 #endif
 #include "src/broker/broker.h"
 #include "src/common/log.h"
+#include "src/device/cuda/copier.h"
 #ifndef PACKAGE_VERSION
 #define PACKAGE_VERSION "0.1.0"
 #endif
@@ -135,6 +136,11 @@ int main(int argc, char **argv)
 	static struct command command;
 	char why[CONFIG_WHY];
 
+	/* Not for people: the broker runs itself so for each GPU, with the other end of a pair. */
+	if (argc == 3 && strcmp(argv[1], "--copier") == 0) {
+		log_init("stokerd-copier", LOG_LEVEL_WARNING);
+		return copier_main(atoi(argv[2]));
+	}
 	log_init("stokerd", LOG_LEVEL_INFO);
 	command.argc = argc;
 	command.argv = argv;

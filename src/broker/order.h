@@ -38,7 +38,8 @@ struct model;
 	ORDER(CLEAR,       "forget what nobody uses") \
 	ORDER(DRAIN,       "take no stores, write back") \
 	ORDER(QUIT,        "end of the core thread; has no answer") \
-	ORDER(MACHINE,     "arena and device are there") \
+	ORDER(MACHINE,     "arena and the host's device are there") \
+	ORDER(DEVICE,      "a further device; pools of it may follow") \
 	ORDER(TIER_OPEN,   "a tier is open: extents are registered with it from now on") \
 	ORDER(TIER_UP,     "its objects are known: it serves; result < 0: it never will") \
 	ORDER(EXTENT,      "an extent is populated; result < 0: it cannot be") \
@@ -49,10 +50,14 @@ struct model;
 	ORDER(EXPELLED,    "a client broke the protocol") \
 	ORDER(GONE,        "all that a client had is over") \
 	ORDER(SAVE_EPOCH,  "make an epoch durable in the state directory") \
-	ORDER(POOL_DEAD,   "a pool's memory could not be touched")
+	ORDER(POOL_DEAD,   "a pool's memory could not be touched") \
+	/* never with the core: the device is waited for */ \
+	ORDER(REGION_ADD,  "memory is being opened") \
+	ORDER(REGION_DROP, "it is being closed")
 #define BROKER_ORDER_AS_ENUM(symbol, meaning) ORDER_##symbol,
 enum order_type { BROKER_ORDERS(BROKER_ORDER_AS_ENUM) };
 
+#define DEVICES_MAX	64u	/* of a broker; number 0 is the host's, which also seals and verifies */
 #define ORDER_FOUND_MAX 256u
 /** struct order_found - objects of one table, to be recovered. */
 struct order_found {
@@ -87,9 +92,12 @@ struct order {
 			struct model *model;
 			struct device_pool *opened;
 			uint32_t number, part, n_blocks;
+			uint32_t device;
 		} pool;
+		uint32_t region;				/* REGION_*: the client's number */
 		struct { uint32_t number; struct engine_quota quota; } tenant;
 		struct { struct arena *arena; const struct device_backend *backend; struct device *device; } machine;
+		struct { uint32_t number; const struct device_backend *backend; struct device *device; } device;
 		struct { struct tier *tier; uint32_t number; } tier;
 		struct { uint32_t awaited; } drain;		/* tiers that are being flushed; the core's */
 		uint32_t extent;

@@ -53,8 +53,10 @@ static void check_submit(struct core *core, bool seal, const struct engine_check
 {
 	const struct image_identity identity = identity_of(core, &check->object);
 
-	if (core->device &&
-	    (core->backend->check ? core->backend->check : device_check)(core->device, seal, check, &identity) == 0)
+	const struct core_device *host = &core->devices[0];
+
+	if (host->device &&
+	    (host->backend->check ? host->backend->check : device_check)(host->device, seal, check, &identity) == 0)
 		core->copies_out++;
 	else
 		late_add(core, LATE_CHECK, check->io);
@@ -81,18 +83,21 @@ static void port_copy(void *shell, const struct engine_copy *copy)
 		.pools = core->channels[copy->client]->pools,
 	};
 
-	if (core->device && core->backend->copy(core->device, &order) == 0)
+	const struct core_device *to = &core->devices[copy->device];
+
+	if (to->device && to->backend->copy(to->device, &order) == 0)
 		core->copies_out++;
 	else
 		late_add(core, LATE_COPY, copy->copy);
 }
 
-static void port_copy_cancel(void *shell, uint32_t copy)
+static void port_copy_cancel(void *shell, uint32_t device, uint32_t copy)
 {
 	struct core *core = shell;
+	const struct core_device *of = &core->devices[device];
 
-	if (core->device)
-		core->backend->cancel(core->device, copy);
+	if (of->device)
+		of->backend->cancel(of->device, copy);
 }
 
 static void port_watch(void *shell, uint32_t client, uint32_t slot, uint32_t index, uint32_t value)
@@ -361,11 +366,16 @@ bool core_reap(struct core *core)
 	struct device_event device[REAP];
 	struct tier_event tier[REAP];
 	bool any = core->n_late > 0 && late_reap(core);
-	uint32_t n = core->device ? core->backend->reap(core->device, device, REAP) : 0;
+	uint32_t n;
 
-	for (uint32_t i = 0; i < n; i++)
-		device_event_take(core, &device[i]);
-	any |= n > 0;
+	for (uint32_t d = 0; d < core->n_devices; d++) {
+		const struct core_device *from = &core->devices[d];
+
+		n = from->device ? from->backend->reap(from->device, device, REAP) : 0;
+		for (uint32_t i = 0; i < n; i++)
+			device_event_take(core, &device[i]);
+		any |= n > 0;
+	}
 	for (uint32_t t = 0; t < core->n_tiers; t++) {
 		n = core->tiers[t] ? tier_reap(core->tiers[t], tier, REAP) : 0;
 		for (uint32_t i = 0; i < n; i++)

@@ -1,17 +1,22 @@
 /*
- * Regions and pools of a client: opened by the device backend here, where it may take its time, and
- * made known to the core when they are whole. What the core knows is closed only after it has let go.
+ * Regions and pools of a client: opened by the device that their memory is on, and made known to the core
+ * when they are whole. What the core knows is closed only after it has let go.
+ *
+ * A device that answers later gets an order as its token, which counts as one of the session's: the session
+ * lives until it is answered. One that leaves meanwhile closes what there is when the core has let it go;
+ * the answers that are still to come then find nothing.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/broker/closer.h"
+#include "src/broker/devices.h"
 #include "src/broker/session.h"
 #include "src/broker/share.h"
 #include "src/device/guard.h"
 
-static enum stoker_status status_of(int error)
+enum stoker_status register_status(int error)
 {
 	switch (error) {
 	case -ENOMEM:
@@ -31,7 +36,7 @@ static uint64_t ranges_of(const struct session *session)
 	uint64_t n = 0;
 
 	for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++)
-		n += session->regions[i] ? session->n_ranges[i] : 0;
+		n += session->regions[i].n_ranges;
 	return n;
 }
 
@@ -43,80 +48,145 @@ static bool has_room_for_ranges(const struct session *session, uint32_t n)
 	return share_allows(session, &ranges, n);
 }
 
+int register_region_number(struct session *session, uint64_t request)
+{
+	uint32_t number = 0;
+
+	while (number < SESSION_REGIONS_MAX && session->regions[number].state != REGION_FREE)
+		number++;
+	if (number < SESSION_REGIONS_MAX)
+		return (int)number;
+	session_refuse(session, request, STOKER_STATUS_REFUSED, "%u regions are registered, which is the limit: drop some, "
+		       "or join them", number);
+	return -1;
+}
+
+static void region_is_open(struct session *session, uint64_t request, uint32_t number)
+{
+	struct session_region *region = &session->regions[number];
+	const struct broker_device *device = &session->broker->devices[region->device];
+	const struct message_answer answer = { .number = number,
+					       .value = device->backend->region_bytes(region->region) };
+
+	region->state = REGION_OPEN;
+	devices_proven(session->broker, region->device);
+	session_answer(session, request, &answer);
+}
+
+void register_region_open(struct session *session, uint64_t request, uint32_t number, uint32_t device,
+			  struct device_memory *memory)
+{
+	struct broker_device *on = &session->broker->devices[device];
+	struct session_region *region = &session->regions[number];
+	struct order *order = session_order(session, request, ORDER_REGION_ADD);
+	struct message_answer answer = { 0 };
+
+	if (!order) {
+		for (uint32_t i = 0; i < memory->n_fds; i++)
+			closer_close(session->peer.uid, memory->fds[i]);
+		*region = (struct session_region){ 0 };
+		return;
+	}
+	order->region = number;
+	memory->token = (uint64_t)(uintptr_t)order;
+	region->device = device;
+	const int r = on->backend->region_add(on->device, memory, answer.reason, &region->region);
+	if (r == DEVICE_LATER) {
+		region->state = REGION_OPENING;
+		on->next_ns = 0;
+		return;
+	}
+	free(order);
+	if (r < 0) {
+		*region = (struct session_region){ 0 };
+		answer.status = register_status(r);
+		session_answer(session, request, &answer);
+	} else {
+		region_is_open(session, request, number);
+	}
+	session_release(session);
+}
+
 void register_region(struct session *session, struct incoming *in)
 {
 	const struct message_region_add *message = (const void *)in->data;
+	const uint64_t request = message->header.request;
 	struct broker *broker = session->broker;
-	struct message_answer answer = { 0 };
-	uint32_t number = 0;
+	struct device_memory memory = { .uid = session->peer.uid, .n_fds = in->n_fds, .fds = in->fds, .host = message,
+					.fence = -1 };
 
 	if (message->n_fds < 1 || message->n_fds > MESSAGE_FDS_MAX || message->n_fds != in->n_fds) {
 		broker_count(broker, STOKER_COUNTER_BAD_MESSAGES);
 		session_expel(session, "it registered a region with another number of descriptors than it says");
 		return;
 	}
-	while (number < SESSION_REGIONS_MAX && session->regions[number])
-		number++;
-	if (number == SESSION_REGIONS_MAX) {
-		session_refuse(session, message->header.request, STOKER_STATUS_REFUSED,
-			       "%u regions are registered, which is the limit: drop some, or join them", number);
+	const int number = register_region_number(session, request);
+	if (number < 0)
 		return;
-	}
-	if (message->kind != broker->backend->kind) {
-		session_refuse(session, message->header.request, STOKER_STATUS_BAD_REQUEST,
-			       "this broker has no backend for memory of kind %u", message->kind);
+	if (message->kind != broker->devices[0].backend->kind) {
+		session_refuse(session, request, STOKER_STATUS_BAD_REQUEST, "this broker has no backend for memory of kind "
+			       "%u", message->kind);
 		return;
 	}
 	if (!has_room_for_ranges(session, in->n_fds)) {
-		session_refuse(session, message->header.request, STOKER_STATUS_REFUSED, "uid %u of tenant %s has its share "
-			       "of the %u ranges that all regions may have: drop some, or join them",
-			       (unsigned)session->peer.uid, broker->config.tenants[session->tenant].name, GUARD_RANGES_MAX);
+		session_refuse(session, request, STOKER_STATUS_REFUSED, "uid %u of tenant %s has its share of the %u ranges "
+			       "that all regions may have: drop some, or join them", (unsigned)session->peer.uid,
+			       broker->config.tenants[session->tenant].name, GUARD_RANGES_MAX);
 		return;
 	}
 	for (uint32_t i = 0; i < in->n_fds; i++) {
 		if (!closer_must(in->fds[i]))
 			continue;
-		session_refuse(session, message->header.request, STOKER_STATUS_BAD_REQUEST,
-			       "cannot register range %u: its descriptor is no file in shared memory; use memfd_create, "
-			       "shm_open or hugetlbfs", i);
+		session_refuse(session, request, STOKER_STATUS_BAD_REQUEST, "cannot register range %u: its descriptor is no "
+			       "file in shared memory; use memfd_create, shm_open or hugetlbfs", i);
 		return;
 	}
+	session->regions[number].n_ranges = in->n_fds;
 	in->n_fds = 0;	/* the backend's from here on */
-	const int r = broker->backend->region_add(broker->device, message, in->fds, answer.reason,
-						  &session->regions[number]);
-	if (r < 0) {
-		session->regions[number] = NULL;
-		answer.status = status_of(r);
-	} else {
-		session->n_ranges[number] = (uint8_t)message->n_fds;
-		answer.number = number;
-		answer.value = broker->backend->region_bytes(session->regions[number]);
-		answer.reason[0] = '\0';
-	}
-	session_answer(session, message->header.request, &answer);
+	register_region_open(session, request, (uint32_t)number, 0, &memory);
+}
+
+/* It is closed, by whomever it was open. */
+static void region_is_closed(struct session *session, uint64_t request, uint32_t number)
+{
+	const struct message_answer answer = { .number = number };
+
+	session->regions[number] = (struct session_region){ 0 };
+	session_answer(session, request, &answer);
 }
 
 void register_region_drop(struct session *session, const struct incoming *in)
 {
 	const struct message_drop *message = (const void *)in->data;
+	const uint64_t request = message->header.request;
 	const uint32_t number = message->number;
-	const struct message_answer answer = { .number = number };
 
-	if (number >= SESSION_REGIONS_MAX || !session->regions[number]) {
-		session_refuse(session, message->header.request, STOKER_STATUS_NOT_FOUND,
-			       "region %u is not registered", number);
+	if (number >= SESSION_REGIONS_MAX || session->regions[number].state != REGION_OPEN) {
+		session_refuse(session, request, STOKER_STATUS_NOT_FOUND, "region %u is not registered", number);
 		return;
 	}
 	for (uint32_t i = 0; i < CHANNEL_POOLS_MAX; i++) {
 		if (!session->pools[i].pool || !(session->pools[i].regions & 1ull << number))
 			continue;
-		session_refuse(session, message->header.request, STOKER_STATUS_REFUSED,
-			       "pool %u uses region %u: drop the pool first", i, number);
+		session_refuse(session, request, STOKER_STATUS_REFUSED, "pool %u uses region %u: drop the pool first", i,
+			       number);
 		return;
 	}
-	session->broker->backend->region_close(session->regions[number]);
-	session->regions[number] = NULL;
-	session_answer(session, message->header.request, &answer);
+	struct session_region *region = &session->regions[number];
+	struct broker_device *device = &session->broker->devices[region->device];
+	struct order *order = session_order(session, request, ORDER_REGION_DROP);
+	if (!order)
+		return;
+	order->region = number;
+	if (device->backend->region_close(region->region, (uint64_t)(uintptr_t)order) == DEVICE_LATER) {
+		region->region = NULL;
+		region->state = REGION_CLOSING;
+		device->next_ns = 0;
+		return;
+	}
+	free(order);
+	region_is_closed(session, request, number);
+	session_release(session);
 }
 
 /* ---- pools ------------------------------------------------------------------------------------- */
@@ -158,33 +228,85 @@ static bool has_room_for_a_pool(const struct session *session)
 	return share_allows(session, &pools, 1);
 }
 
-static void pool_send(struct session *session, const struct message_pool_add *message, struct model *model,
-		      uint32_t part, uint32_t number)
+/* Say why there can be no pool, if so. */
+static bool pool_is_refused(struct session *session, uint64_t request, int part, int number,
+			    const struct message_pool_add *message)
 {
-	struct order *order = session_order(session, message->header.request, ORDER_POOL_ADD);
+	if (part < 0)
+		session_refuse(session, request, STOKER_STATUS_BAD_REQUEST, "the model has no bytes in group %u, shard %u",
+			       message->group, message->shard);
+	else if (!has_room_for_a_pool(session))
+		session_refuse(session, request, STOKER_STATUS_REFUSED, "uid %u of tenant %s has its share of the pools: drop "
+			       "some, or raise limits.pools", (unsigned)session->peer.uid,
+			       session->broker->config.tenants[session->tenant].name);
+	else if (number < 0)
+		session_refuse(session, request, STOKER_STATUS_REFUSED, "%u pools are registered, which is the limit of a "
+			       "client: drop some", CHANNEL_POOLS_MAX);
+	else
+		return false;
+	return true;
+}
 
-	if (!order) {
-		session->broker->backend->pool_close(session->pools[number].pool);
-		session->pools[number].pool = NULL;
-		return;
+/*
+ * The device of the first plane's region, and the regions that it has; the others are as good as none. -1: some
+ * of @mask are on another device.
+ */
+static int regions_on_one_device(const struct session *session, uint64_t mask,
+				 struct device_region *ret[SESSION_REGIONS_MAX])
+{
+	int device = -1;
+
+	for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++) {
+		const struct session_region *region = &session->regions[i];
+
+		ret[i] = region->state == REGION_OPEN ? region->region : NULL;
+		if (!ret[i] || !(mask & 1ull << i))
+			continue;
+		if (device >= 0 && region->device != (uint32_t)device)
+			return -1;
+		device = (int)region->device;
 	}
-	order->pool.channel = session->channel;
-	order->pool.model = model;
-	order->pool.opened = session->pools[number].pool;
-	order->pool.number = number;
-	order->pool.part = part;
-	order->pool.n_blocks = message->n_blocks;
-	link_order(session->broker->link, order);
+	for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++)
+		ret[i] = device >= 0 && session->regions[i].device == (uint32_t)device ? ret[i] : NULL;
+	return device < 0 ? 0 : device;		/* it will find that none of them is there */
+}
+
+/* Ask the device for it. Returns as pool_add of struct device_backend. */
+static int pool_open_at(struct session *session, const struct message_pool_add *message, struct order *order,
+			char *why)
+{
+	const struct message_plane *planes = (const void *)(message + 1);
+	struct session_pool *pool = &session->pools[order->pool.number];
+	struct device_region *regions[SESSION_REGIONS_MAX];
+	struct broker_device *device;
+
+	*pool = (struct session_pool){ .regions = regions_of(planes, message->n_planes) };
+	const int on = regions_on_one_device(session, pool->regions, regions);
+	if (on < 0) {
+		snprintf(why, MESSAGE_REASON, "cannot add pool %u: its planes are on several devices; make a pool for each",
+			 order->pool.number);
+		return -EINVAL;
+	}
+	pool->device = order->pool.device = (uint32_t)on;
+	device = &session->broker->devices[on];
+	const int r = device->backend->pool_add(device->device, (uint64_t)(uintptr_t)order, session->number,
+						order->pool.number, order->pool.model->layout, order->pool.part,
+						message->n_blocks, planes, message->n_planes, regions,
+						SESSION_REGIONS_MAX, why, &pool->pool);
+	if (r < 0)
+		return r;
+	order->pool.opened = pool->pool;
+	device->next_ns = 0;
+	return r;
 }
 
 void register_pool(struct session *session, const struct incoming *in)
 {
 	const struct message_pool_add *message = (const void *)in->data;
-	const struct message_plane *planes = (const void *)(message + 1);
 	const uint64_t request = message->header.request;
-	struct broker *broker = session->broker;
 	struct model *model = describe_find(session, message->model);
 	struct message_answer answer = { 0 };
+	struct order *order;
 
 	if (!model) {
 		session_refuse(session, request, STOKER_STATUS_BAD_REQUEST, "model %u is not open here", message->model);
@@ -197,33 +319,26 @@ void register_pool(struct session *session, const struct incoming *in)
 	}
 	const int part = model_part_find(model->layout, message->group, message->shard);
 	const int number = pool_number(session);
-	const bool room = has_room_for_a_pool(session);
-	if (part < 0 || number < 0 || !room) {
-		if (part < 0)
-			session_refuse(session, request, STOKER_STATUS_BAD_REQUEST, "the model has no bytes in group %u, "
-				       "shard %u", message->group, message->shard);
-		else if (!room)
-			session_refuse(session, request, STOKER_STATUS_REFUSED, "uid %u of tenant %s has its share of the "
-				       "pools: drop some, or raise limits.pools", (unsigned)session->peer.uid,
-				       broker->config.tenants[session->tenant].name);
-		else
-			session_refuse(session, request, STOKER_STATUS_REFUSED, "%u pools are registered, which is the "
-				       "limit of a client: drop some", CHANNEL_POOLS_MAX);
+	if (pool_is_refused(session, request, part, number, message))
 		return;
-	}
-	struct session_pool *pool = &session->pools[number];
-	const int r = broker->backend->pool_add(broker->device, session->number, (uint32_t)number, model->layout,
-						(uint32_t)part, message->n_blocks, planes, message->n_planes,
-						session->regions, SESSION_REGIONS_MAX, answer.reason, &pool->pool);
-	if (r < 0) {
-		pool->pool = NULL;
-		answer.status = status_of(r);
-		session_answer(session, request, &answer);
+	order = session_order(session, request, ORDER_POOL_ADD);
+	if (!order)
 		return;
-	}
-	pool->regions = regions_of(planes, message->n_planes);
-	pool->dropping = false;
-	pool_send(session, message, model, (uint32_t)part, (uint32_t)number);
+	order->pool.channel = session->channel;
+	order->pool.model = model;
+	order->pool.number = (uint32_t)number;
+	order->pool.part = (uint32_t)part;
+	order->pool.n_blocks = message->n_blocks;
+	const int r = pool_open_at(session, message, order, answer.reason);
+	if (r == 0)
+		link_order(session->broker->link, order);
+	if (r >= 0)
+		return;
+	session->pools[number] = (struct session_pool){ 0 };
+	answer.status = register_status(r);
+	session_answer(session, request, &answer);
+	free(order);
+	session_release(session);
 }
 
 void register_pool_drop(struct session *session, const struct incoming *in)
@@ -232,7 +347,8 @@ void register_pool_drop(struct session *session, const struct incoming *in)
 	const uint32_t number = message->number;
 	struct order *order;
 
-	if (number >= CHANNEL_POOLS_MAX || !session->pools[number].pool || session->pools[number].dropping) {
+	if (number >= CHANNEL_POOLS_MAX || !session->pools[number].pool || !session->pools[number].known ||
+	    session->pools[number].dropping) {
 		session_refuse(session, message->header.request, STOKER_STATUS_NOT_FOUND,
 			       "pool %u is not registered", number);
 		return;
@@ -251,9 +367,12 @@ void register_pool_drop(struct session *session, const struct incoming *in)
 static void pool_close(struct session *session, uint32_t number)
 {
 	struct session_pool *pool = &session->pools[number];
+	struct broker_device *device = &session->broker->devices[pool->device];
 
-	if (pool->pool)
-		session->broker->backend->pool_close(pool->pool);
+	if (pool->pool) {
+		device->backend->pool_close(pool->pool);
+		device->next_ns = device->backend->tend ? 0 : device->next_ns;
+	}
 	*pool = (struct session_pool){ 0 };
 }
 
@@ -269,8 +388,61 @@ void register_answer(struct session *session, struct order *order)
 		answer.status = STOKER_STATUS_NO_MEMORY;
 		snprintf(answer.reason, sizeof(answer.reason), "the broker has as many pools as it can: raise "
 			 "limits.pools");
+	} else {
+		session->pools[number].known = true;
 	}
 	session_answer(session, order->request, &answer);
+	free(order);
+	session_release(session);
+}
+
+/* ---- what a device says later ------------------------------------------------------------------ */
+
+static void pool_answer(struct session *session, struct order *order, const struct device_answer *from)
+{
+	const struct message_answer answer = { .status = register_status(from->result) };
+
+	if (from->result == 0) {
+		link_order(session->broker->link, order);
+		return;
+	}
+	pool_close(session, order->pool.number);
+	session_refuse(session, order->request, answer.status, "%s", from->why);
+	free(order);
+	session_release(session);
+}
+
+static void region_answer(struct session *session, const struct order *order, const struct device_answer *from)
+{
+	struct session_region *region = &session->regions[order->region];
+	struct broker_device *device = &session->broker->devices[region->device];
+
+	if (order->type == ORDER_REGION_DROP) {
+		region_is_closed(session, order->request, order->region);
+		return;
+	}
+	if (from->result == 0) {
+		region_is_open(session, order->request, order->region);
+		return;
+	}
+	device->backend->region_close(region->region, 0);
+	device->next_ns = 0;
+	*region = (struct session_region){ 0 };
+	session_refuse(session, order->request, register_status(from->result), "%s", from->why);
+}
+
+void register_device_answer(const struct device_answer *answer)
+{
+	struct order *order = (struct order *)(uintptr_t)answer->token;
+	struct session *session = order->owner;
+
+	/* Of one that leaves nothing is made known any more: all that it has is closed when the core lets it go. */
+	if (session->state != SESSION_LEAVING && order->type == ORDER_POOL_ADD) {
+		pool_answer(session, order, answer);
+		return;
+	}
+	if (session->state != SESSION_LEAVING)
+		region_answer(session, order, answer);
 	free(order);
 	session_release(session);
 }
@@ -280,8 +452,13 @@ void register_close(struct session *session)
 	for (uint32_t i = 0; i < CHANNEL_POOLS_MAX; i++)
 		pool_close(session, i);
 	for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++) {
-		if (session->regions[i])
-			session->broker->backend->region_close(session->regions[i]);
-		session->regions[i] = NULL;
+		struct session_region *region = &session->regions[i];
+		struct broker_device *device = &session->broker->devices[region->device];
+
+		if (region->region) {
+			device->backend->region_close(region->region, 0);
+			device->next_ns = device->backend->tend ? 0 : device->next_ns;
+		}
+		*region = (struct session_region){ 0 };
 	}
 }

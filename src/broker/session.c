@@ -176,6 +176,7 @@ void session_close(struct session *session, const char *why)
 	if (was == SESSION_NEW)
 		broker->n_new--;
 	forget_leave(session);
+	register_parts_drop(session);
 	if (session->channel) {
 		session->out_order = (struct order){ .type = ORDER_CLIENT_OUT, .channel = session->channel,
 						     .owner = session };
@@ -313,12 +314,8 @@ static void fds_take(struct msghdr *message, struct incoming *in)
 
 static void fds_close(uid_t uid, struct incoming *in)
 {
-	for (uint32_t i = 0; i < in->n_fds; i++) {
-		if (closer_must(in->fds[i]))
-			closer_take(uid, in->fds[i]);
-		else
-			close(in->fds[i]);
-	}
+	for (uint32_t i = 0; i < in->n_fds; i++)
+		closer_close(uid, in->fds[i]);
 	in->n_fds = 0;
 }
 
@@ -368,6 +365,8 @@ static bool length_is_right(const struct incoming *in, uint32_t type)
 		return n >= sizeof(*model) && n == sizeof(*model) + (size_t)model->description_bytes;
 	case MESSAGE_REGION_ADD:
 		return n == sizeof(struct message_region_add);
+	case MESSAGE_REGION_ADD_CUDA:
+		return n == sizeof(struct message_region_add_cuda);
 	case MESSAGE_REGION_DROP:
 	case MESSAGE_POOL_DROP:
 		return n == sizeof(struct message_drop);
@@ -392,6 +391,9 @@ static void attached_dispatch(struct session *session, struct incoming *in, uint
 	case MESSAGE_REGION_ADD:
 		register_region(session, in);
 		break;
+	case MESSAGE_REGION_ADD_CUDA:
+		register_gpu_region(session, in);
+		break;
 	case MESSAGE_REGION_DROP:
 		register_region_drop(session, in);
 		break;
@@ -413,14 +415,22 @@ static void attached_dispatch(struct session *session, struct incoming *in, uint
 	}
 }
 
+static bool takes_descriptors(uint32_t type)
+{
+	return type == MESSAGE_REGION_ADD || type == MESSAGE_REGION_ADD_CUDA;
+}
+
 static void dispatch(struct session *session, struct incoming *in)
 {
 	struct message_header header;
 
 	memcpy(&header, in->data, sizeof(header));
-	if (!length_is_right(in, header.type) || (in->n_fds > 0 && header.type != MESSAGE_REGION_ADD)) {
+	if (!length_is_right(in, header.type) || (in->n_fds > 0 && !takes_descriptors(header.type))) {
 		broker_count(session->broker, STOKER_COUNTER_BAD_MESSAGES);
 		session_expel(session, "it sent a message whose type, length or descriptors are impossible");
+	} else if (session->parts && header.type != MESSAGE_REGION_ADD_CUDA) {
+		broker_count(session->broker, STOKER_COUNTER_BAD_MESSAGES);
+		session_expel(session, "it began to register memory of a GPU and went on with something else");
 	} else if (session->state == SESSION_NEW && header.type == MESSAGE_HELLO) {
 		attach_hello(session, in);
 	} else if (session->state == SESSION_ADMIN && header.type == MESSAGE_ADMIN) {

@@ -26,9 +26,33 @@
 
 enum session_state { SESSION_NEW, SESSION_ATTACHED, SESSION_ADMIN, SESSION_LEAVING };
 
+/*
+ * FREE --it is opened--> OPEN --dropped--> FREE; OPENING and CLOSING stand between where the device answers later.
+ * Pools are made of OPEN ones alone.
+ */
+enum region_state { REGION_FREE, REGION_OPENING, REGION_OPEN, REGION_CLOSING };
+struct session_region {
+	enum region_state state;
+	uint32_t device;		/* number of the broker's device that has it */
+	uint32_t n_ranges, n_files;	/* mappings, and descriptors that are kept, of which all clients have shares */
+	struct device_region *region;
+};
+
+/** struct session_parts - memory of a GPU whose last message has not come yet. */
+struct session_parts {
+	struct message_region_add_cuda first;
+	uint32_t n;
+	int *fds;
+	uint64_t *fd_bytes;
+	enum stoker_status status;	/* not OK: it will be refused, for this reason */
+	char why[MESSAGE_REASON];
+};
+
 struct session_pool {
 	struct device_pool *pool;
 	uint64_t regions;		/* mask of the regions that it views */
+	uint32_t device;		/* that has all of them */
+	bool known;			/* to the core */
 	bool dropping;
 };
 
@@ -49,8 +73,8 @@ struct session {
 	uint32_t number;		/* of the client */
 	struct channel *channel;
 	struct order in_order, out_order;
-	struct device_region *regions[SESSION_REGIONS_MAX];
-	uint8_t n_ranges[SESSION_REGIONS_MAX];	/* of each: descriptors that it was made of */
+	struct session_region regions[SESSION_REGIONS_MAX];
+	struct session_parts *parts;	/* NULL: none */
 	struct session_pool pools[CHANNEL_POOLS_MAX];
 };
 
@@ -116,6 +140,16 @@ void register_pool(struct session *session, const struct incoming *in);
 void register_pool_drop(struct session *session, const struct incoming *in);
 void register_answer(struct session *session, struct order *order);
 void register_close(struct session *session);	/* all pools and regions: the core has let go */
+/* What a device answers later: of whom the order says that the token is. */
+void register_device_answer(const struct device_answer *answer);
+int register_region_number(struct session *session, uint64_t request);	/* a free one; -1: refused, and said so */
+/* A region of number @number is asked for at device @device. */
+void register_region_open(struct session *session, uint64_t request, uint32_t number, uint32_t device,
+			  struct device_memory *memory);
+enum stoker_status register_status(int error);
+/* register-gpu.c */
+void register_gpu_region(struct session *session, struct incoming *in);
+void register_parts_drop(struct session *session);	/* NULL parts are fine */
 /* admin.c */
 void admin_verb(struct session *session, const struct incoming *in);
 void admin_answer(struct session *session, struct order *order);

@@ -38,6 +38,16 @@
 	S(depth,              SIZE,   "64M", 1048576, 17179869184, START, "bytes of reads and writes under way at a tier") \
 	S(ios,                COUNT,  "512", 16, 65536, START, "reads, writes and checks under way at once, all tiers together")
 
+#define SETTINGS_GPU(S) \
+	S(enabled,            TEXT,   "auto", 0, 0, START, "memory of GPUs may be registered: yes, no, or auto (where the driver is there; yes: a broker that cannot open it is degraded)") \
+	S(library,            TEXT,   "libcuda.so.1", 0, 0, START, "the driver, opened by a copier process at the first registration") \
+	S(streams_load,       COUNT,  "2", 1, 16, START, "streams of each GPU that load") \
+	S(streams_store,      COUNT,  "2", 1, 16, START, "streams of each GPU that store") \
+	S(bounce,             SIZE,   "64M", 65536, 17179869184, START, "pinned memory of each copier, through which objects go whose extents are not registered with the driver") \
+	S(slice,              SIZE,   "8M", 65536, 1073741824, START, "bytes of a store that are issued at once: a load waits for no more of it") \
+	S(hang_ms,            COUNT,  "10000", 100, 3600000, START, "how long a GPU or its copier may show no sign of life before the copier is replaced") \
+	S(idle_ms,            COUNT,  "60000", 0, 86400000, START, "how long a copier without regions stays")
+
 #define SETTINGS_LIMITS(S) \
 	S(clients,            COUNT,  "256", 1, 256, START, "clients attached at once; fewer where the limit of open files does not allow them (five each)") \
 	S(clients_per_uid,    COUNT,  "0", 0, 256, RELOAD, "of them, of one uid; 0: with several uids as many as it leaves to others, so half of all if it is alone") \
@@ -75,6 +85,7 @@
 	SECTION(BROKER, broker, 0, "the daemon itself") \
 	SECTION(ARENA,  arena,  0, "the DRAM tier and the index") \
 	SECTION(DISK,   disk,   0, "all disk tiers") \
+	SECTION(GPU,    gpu,    0, "all GPUs; a copier process for each that somebody registers memory of") \
 	SECTION(LIMITS, limits, 0, "what bounds clients") \
 	SECTION(TENANT, tenant, 1, "a trust domain; without any there is one, \"default\": the broker's own uid") \
 	SECTION(TIER,   tier,   1, "a disk tier, in the order in which they are written")

@@ -359,14 +359,21 @@ int device_check(struct device *device, bool seal, const struct engine_check *ch
 
 /* ---- regions and pools: the control thread's --------------------------------------------------- */
 
-static int host_region_add(struct device *device, const struct message_region_add *message, const int *fds,
-			   char *why, struct device_region **ret)
+static int host_region_add(struct device *device, const struct device_memory *memory, char *why,
+			   struct device_region **ret)
 {
-	const int r = region_open(&device->rules, message, fds, why, ret);
+	const int r = region_open(&device->rules, memory->host, memory->fds, why, ret);
 
-	for (uint32_t i = 0; i < message->n_fds && i < MESSAGE_FDS_MAX; i++)
-		close(fds[i]);
+	for (uint32_t i = 0; i < memory->n_fds; i++)
+		close(memory->fds[i]);
 	return r;
+}
+
+static int host_region_close(struct device_region *region, uint64_t token)
+{
+	(void)token;
+	region_close(region);
+	return 0;
 }
 
 static uint64_t host_region_bytes(const struct device_region *region)
@@ -374,12 +381,14 @@ static uint64_t host_region_bytes(const struct device_region *region)
 	return region->bytes;
 }
 
-static int host_pool_add(struct device *device, uint32_t client, uint32_t number, const struct model_layout *layout,
-			 uint32_t part, uint32_t n_blocks, const struct message_plane *planes, uint32_t n_planes,
+static int host_pool_add(struct device *device, uint64_t token, uint32_t client, uint32_t number,
+			 const struct model_layout *layout, uint32_t part, uint32_t n_blocks,
+			 const struct message_plane *planes, uint32_t n_planes,
 			 struct device_region *const *regions, uint32_t n_regions, char *why,
 			 struct device_pool **ret)
 {
 	(void)device;
+	(void)token;
 	return pool_open(client, number, layout, part, n_blocks, planes, n_planes, regions, n_regions, why, ret);
 }
 
@@ -499,7 +508,7 @@ const struct device_backend device_host_backend = {
 	.start = host_start,
 	.stop = host_stop,
 	.region_add = host_region_add,
-	.region_close = region_close,
+	.region_close = host_region_close,
 	.region_bytes = host_region_bytes,
 	.pool_add = host_pool_add,
 	.pool_close = pool_close,

@@ -73,7 +73,8 @@ static void bind_row(struct pool_row *ret, const struct message_plane *plane, ui
 	*ret = (struct pool_row){
 		.payload = payload,
 		.block_bytes = (uint64_t)plane->rows * plane->bytes,
-		.base = region->base + plane->offset,
+		/* A region whose memory is elsewhere has no address here: the offset stands for it. */
+		.base = (uint8_t *)((uintptr_t)region->base + plane->offset),
 		.block_stride = plane->block_stride,
 		.run_stride = plane->row_stride,
 		.runs = plane->rows,

@@ -38,6 +38,7 @@ struct device_pool {
 	struct pool_layer *layers;	/* n_layers, and one that says where the last one ends */
 	bool dead;			/* it has been said that its memory faulted; the core thread's */
 	struct device_pool *next_dead;	/* likewise: the list of those still to be told */
+	void *of;			/* what a backend keeps of it besides */
 };
 
 /* As pool_add of struct device_backend. */

@@ -181,7 +181,7 @@ struct engine_ports {
 	/* Asynchronous, answered by engine_copy_done(); engine_copy_progress() may come before. */
 	void (*copy)(void *shell, const struct engine_copy *copy);
 	/* Ask a running copy to start nothing more; engine_copy_done() still comes. */
-	void (*copy_cancel)(void *shell, uint32_t copy);
+	void (*copy_cancel)(void *shell, uint32_t device, uint32_t copy);
 	/* Watch a ready word; engine_ready() when it has been reached. Ends with unwatch or the event. */
 	void (*watch)(void *shell, uint32_t client, uint32_t slot, uint32_t index, uint32_t value);
 	void (*unwatch)(void *shell, uint32_t client, uint32_t slot);

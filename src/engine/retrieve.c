@@ -274,7 +274,7 @@ void retrieve_stop(struct engine *e, struct job *job, enum stoker_status status)
 		answer.status = status;
 		answer.layers = job->transfer.layers;
 		job_publish(e, job, STOKER_STAGE_ENDING, &answer);
-		e->ports.copy_cancel(e->ports.shell, job_number(e, job));
+		e->ports.copy_cancel(e->ports.shell, job->transfer.device, job_number(e, job));
 		return;
 	}
 	if (job->phase == PHASE_READY)

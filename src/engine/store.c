@@ -485,7 +485,7 @@ void store_stop(struct engine *e, struct job *job, enum stoker_status status)
 		memset(&answer, 0, sizeof(answer));
 		answer.status = status;
 		job_publish(e, job, STOKER_STAGE_ENDING, &answer);
-		e->ports.copy_cancel(e->ports.shell, job_number(e, job));
+		e->ports.copy_cancel(e->ports.shell, job->transfer.device, job_number(e, job));
 		return;
 	}
 	if (job->phase == PHASE_READY)

@@ -170,13 +170,14 @@ static void port_copy(void *shell, const struct engine_copy *copy)
 	p->layer = copy->layer_first;
 }
 
-static void port_copy_cancel(void *shell, uint32_t copy)
+static void port_copy_cancel(void *shell, uint32_t device, uint32_t copy)
 {
 	struct sim *sim = shell;
 
 	sim_note(sim, copy, 3);
 	for (uint32_t i = 0; i < sim->n_pending; i++)
-		if (sim->pending[i].kind == SIM_COPY && sim->pending[i].copy.copy == copy) {
+		if (sim->pending[i].kind == SIM_COPY && sim->pending[i].copy.copy == copy &&
+		    sim->pending[i].copy.device == device) {
 			sim->pending[i].cancelled = true;
 			return;
 		}
