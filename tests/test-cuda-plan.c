@@ -10,83 +10,33 @@
 #include "src/device/copy.h"
 #include "src/device/cuda/plan.h"
 #include "src/device/region.h"
-#include "tests/device-rig.h"
+#include "tests/pool-draw.h"
 #include "tests/suite.h"
 
 #define ARENA_BYTES	(2u << 20)
 #define EXTENT_BYTES	(1u << 16)
-#define REGION_BYTES	(1u << 20)
-#define ROWS_MAX	8u
 #define ITEMS_MAX	6u
-#define BLOCKS_MAX	8u
 
 struct world {
 	struct rig rig;
 	struct rig_memory memories[2];
 	struct device_region *regions[2];
-	struct model_layout *layout;
-	struct device_pool *pool;
-	uint32_t blocks;
+	struct drawn_pool drawn;
 	struct engine_copy_item items[ITEMS_MAX];
-	uint32_t ids[ITEMS_MAX][BLOCKS_MAX];
+	uint32_t ids[ITEMS_MAX][DRAW_BLOCKS_MAX];
 	uint8_t failed[ITEMS_MAX];
-	uint64_t cuts;			/* bytes of a piece, or at random if 0 */
-	uint64_t runs, bytes;		/* planned, in all tests of this kind */
+	uint64_t runs;			/* planned so far */
 };
 
-static const uint32_t sizes[] = { 16, 20, 48, 64, 512, 1024 };
-
-/* Rows of 1 to 3 planes a layer; a plane cuts each block into 1 to 4 runs, dense or with gaps. */
-static void make_pool(struct world *w)
-{
-	struct model_wire_row rows[ROWS_MAX];
-	struct message_plane planes[ROWS_MAX];
-	uint32_t n = 1 + rig_below(&w->rig, ROWS_MAX), layer = 0, plane = 0;
-	const uint32_t n_blocks = 1 + rig_below(&w->rig, 24);
-	char why[MESSAGE_REASON] = "";
-
-	w->blocks = 1 + rig_below(&w->rig, BLOCKS_MAX);
-	for (uint32_t i = 0; i < n; i++) {
-		const uint32_t runs = 1u << rig_below(&w->rig, 3);
-		const uint32_t bytes = sizes[rig_below(&w->rig, 6)];
-		const bool dense = rig_below(&w->rig, 2);
-		const uint64_t run_stride = dense ? bytes : bytes + 16 * rig_below(&w->rig, 3);
-		const uint64_t block_stride = runs * run_stride + (dense ? 0 : 32 * rig_below(&w->rig, 3));
-
-		rows[i] = (struct model_wire_row){ .layer = (uint16_t)layer, .plane = (uint16_t)plane, .bytes = runs * bytes };
-		planes[i] = (struct message_plane){ .region = rig_below(&w->rig, 2), .layer = (uint16_t)layer,
-			.plane = (uint16_t)plane, .block_stride = block_stride, .bytes = bytes, .rows = runs,
-			.row_stride = run_stride, .offset = i ? planes[i - 1].offset : 0 };
-		/* Often where the row before ends: then runs go on across rows. */
-		planes[i].offset = rig_below(&w->rig, 3) ? rig_below(&w->rig, REGION_BYTES / 4) & ~15u
-							 : planes[i].offset + (i ? planes[i - 1].bytes : 0);
-		if (rig_below(&w->rig, 2)) {
-			layer++;
-			plane = 0;
-		} else {
-			plane++;
-		}
-	}
-	w->layout = rig_layout(1, w->blocks, rows, n);
-	ck_assert_msg(pool_open(0, 0, w->layout, 0, n_blocks, planes, n, w->regions, 2, why, &w->pool) == 0, "%s", why);
-}
-
-/* Ids in rising runs, scattered, absent, and (rarely) beyond the pool. */
+/* Ids are sometimes beyond the pool. */
 static void make_items(struct world *w)
 {
-	const uint64_t payload_bytes = w->layout->parts[0].payload_bytes;
-
+	ck_assert_uint_lt(w->drawn.layout->parts[0].payload_bytes, ARENA_BYTES / ITEMS_MAX);
 	for (uint32_t i = 0; i < ITEMS_MAX; i++) {
-		uint32_t id = rig_below(&w->rig, w->pool->n_blocks);
-
-		for (uint32_t b = 0; b < w->blocks; b++) {
-			id = rig_below(&w->rig, 3) ? (id + 1) % w->pool->n_blocks : rig_below(&w->rig, w->pool->n_blocks);
-			w->ids[i][b] = rig_below(&w->rig, 12) ? id : STOKER_NO_BLOCK;
-			if (!rig_below(&w->rig, 200))
-				w->ids[i][b] = w->pool->n_blocks + rig_below(&w->rig, 2);
-		}
+		ids_draw(&w->rig, w->drawn.pool, NULL, w->ids[i]);
+		if (!rig_below(&w->rig, 20))
+			w->ids[i][rig_below(&w->rig, w->drawn.pool->blocks)] = w->drawn.pool->n_blocks + rig_below(&w->rig, 2);
 		/* Objects lie apart in the arena, and across its extents. */
-		ck_assert_uint_lt(payload_bytes, ARENA_BYTES / ITEMS_MAX);
 		w->items[i] = (struct engine_copy_item){ .payload = (uint64_t)i * (ARENA_BYTES / ITEMS_MAX) & ~15ull,
 							 .ids = w->ids[i] };
 	}
@@ -119,14 +69,13 @@ static void carry_out(struct world *w, const struct plan *plan, bool store)
 			memcpy((void *)(uintptr_t)run->device, host, run->bytes);
 		}
 		w->runs++;
-		w->bytes += run->bytes;
 	}
 }
 
 /* Go through a whole copy, by the host's copying or by plans; which items failed is left in w->failed. */
 static void go_through(struct world *w, bool planned, const struct engine_copy *request, uint64_t seed)
 {
-	struct device_pool *const pools[] = { w->pool };
+	struct device_pool *const pools[] = { w->drawn.pool };
 	struct device_pool *dead = NULL;
 	struct copy_piece piece;
 	struct plan plan;
@@ -135,7 +84,7 @@ static void go_through(struct world *w, bool planned, const struct engine_copy *
 	w->rig.seed = seed;		/* both ways are cut alike */
 	memset(w->failed, 0, sizeof(w->failed));
 	plan_begin(&plan, EXTENT_BYTES);
-	copy_begin(&copy, request, pools, w->pool->n_layers);
+	copy_begin(&copy, request, pools, w->drawn.pool->n_layers);
 	while (!copy_is_cut(&copy)) {
 		if (!copy_cut(&copy, 1 + rig_below(&w->rig, 1u << (4 + rig_below(&w->rig, 14))), &piece))
 			continue;
@@ -156,12 +105,12 @@ static void go_through(struct world *w, bool planned, const struct engine_copy *
 static void try_once(struct world *w, uint8_t *before[3], uint8_t *after[3])
 {
 	uint8_t *const bytes[3] = { w->rig.arena.bytes, w->memories[0].bytes, w->memories[1].bytes };
-	const uint64_t size[3] = { ARENA_BYTES, REGION_BYTES, REGION_BYTES };
-	const uint32_t layer_first = rig_below(&w->rig, w->pool->n_layers);
+	const uint64_t size[3] = { ARENA_BYTES, DRAW_REGION_BYTES, DRAW_REGION_BYTES };
+	const uint32_t layer_first = rig_below(&w->rig, w->drawn.pool->n_layers);
 	const struct engine_copy request = {
 		.store = rig_below(&w->rig, 2), .n_items = 1 + rig_below(&w->rig, ITEMS_MAX), .items = w->items,
 		.failed = w->failed, .layer_first = layer_first,
-		.layer_end = layer_first + 1 + rig_below(&w->rig, w->pool->n_layers),
+		.layer_end = layer_first + 1 + rig_below(&w->rig, w->drawn.pool->n_layers),
 	};
 	uint8_t failed[ITEMS_MAX];
 	const uint64_t seed = rig_random(&w->rig);
@@ -193,18 +142,17 @@ START_TEST(planned_runs_do_to_bytes_what_the_host_backend_does)
 		ck_assert(before[i] && after[i]);
 	}
 	for (uint32_t i = 0; i < 2; i++) {
-		w.memories[i] = rig_memory(REGION_BYTES, true);
+		w.memories[i] = rig_memory(DRAW_REGION_BYTES, true);
 		w.regions[i] = rig_region(&w.rig, &w.memories[i]);
-		rig_fill(&w.rig, w.memories[i].bytes, REGION_BYTES);
+		rig_fill(&w.rig, w.memories[i].bytes, DRAW_REGION_BYTES);
 	}
 	rig_fill(&w.rig, w.rig.arena.bytes, ARENA_BYTES);
 	for (uint32_t i = 0; i < 20; i++) {
-		make_pool(&w);
+		w.drawn = pool_draw(&w.rig, w.regions, false);
 		make_items(&w);
 		for (uint32_t k = 0; k < 4; k++)
 			try_once(&w, before, after);
-		pool_close(w.pool);
-		free(w.layout);
+		pool_drawn_free(&w.drawn);
 	}
 	ck_assert_uint_gt(w.runs, 100);
 	for (uint32_t i = 0; i < 3; i++) {
@@ -228,7 +176,7 @@ START_TEST(a_cross_layer_block_is_one_run)
 	uint8_t failed = 0;
 	const struct engine_copy_item item = { .payload = 4096, .ids = &id };
 	const struct engine_copy request = { .n_items = 1, .items = &item, .failed = &failed, .layer_end = UINT32_MAX };
-	struct rig_memory memory = rig_memory(REGION_BYTES, true);
+	struct rig_memory memory = rig_memory(DRAW_REGION_BYTES, true);
 	struct copy_piece piece;
 	struct device_pool *pool, *dead = NULL;
 	struct rig rig;

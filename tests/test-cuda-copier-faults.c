@@ -1,0 +1,440 @@
+/*
+ * The copier process on the fake driver: what it imports is given back, also after its worker's death and its own, and
+ * whatever fails costs what it must, and no more. The fake aborts where CUDA leaves a thing undefined, and a test fails
+ * on that (rig_teardown).
+ */
+#include <check.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/copier-plain.h"
+#include "tests/fake-cuda/rig.h"
+#include "tests/suite.h"
+
+/* ---- imports ------------------------------------------------------------------------------------- */
+
+START_TEST(regions_of_one_allocation_share_an_import_that_ends_with_the_last)
+{
+	struct copier_rig c;
+	struct worker worker = worker_start(PLAIN_REGION_BYTES, false);
+	struct wire_region half = copier_region_message(&worker, 1);
+
+	copier_open(&c);
+	ck_assert_int_eq(copier_region(&c, &worker, 0), 0);
+	half.offset = half.bytes = PLAIN_REGION_BYTES / 2;
+	ck_assert_int_eq(wire_send(c.control, true, &half, NULL, 0), 0);
+	ck_assert_int_eq(copier_answer(&c, WIRE_REGION, 1).result, 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, c.pid), 1);
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 0), 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, c.pid), 1);
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 1), 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, c.pid), 0);
+	worker_free(&worker);
+	copier_free(&c);
+}
+END_TEST
+
+START_TEST(descriptors_may_come_in_several_messages)
+{
+	struct copier_rig c;
+	struct worker worker = worker_start(8u << 20, true);	/* four parts */
+	struct wire_region message = copier_region_message(&worker, 5);
+
+	copier_open(&c);
+	for (uint32_t i = 0; i < 4; i++) {
+		message.n_fds = 1;
+		message.more = i < 3;
+		ck_assert_int_eq(wire_send(c.control, true, &message, &worker.fds[i], 1), 0);
+	}
+	ck_assert_int_eq(copier_answer(&c, WIRE_REGION, 5).result, 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, c.pid), 4);
+	/* The parts lie in their order: what is stored is what the worker sees. */
+	ck_assert_int_eq(plain_pool(&c, 0, 5), 0);
+	for (uint64_t k = 0; k < worker.bytes; k++)
+		worker.window[k] = (uint8_t)(k >> 12);
+	worker_upload(&worker);
+	plain_copy(&c, 0, true, 0, 1);
+	copier_wait(&c, 0);
+	for (uint64_t b = 0; b < PLAIN_LAYERS * PLAIN_BLOCKS; b++) {
+		const uint64_t at = (b / 8 * 16 + plain_ids[b % 8]) * PLAIN_BYTES;
+
+		ck_assert(memcmp(c.arena + b * PLAIN_BYTES, worker.window + at, PLAIN_BYTES) == 0);
+	}
+	ck_assert_int_eq(copier_number(&c, WIRE_POOL_CLOSE, 0), 0);
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 5), 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, c.pid), 0);
+	worker_free(&worker);
+	copier_free(&c);
+}
+END_TEST
+
+/* Ask for a region that cannot be; nothing may be left of it, and its number is free. */
+static void expect_refusal(struct copier_rig *c, const struct wire_region *message, const int *fds, int result)
+{
+	struct wire_answer answer;
+
+	ck_assert_int_eq(wire_send(c->control, true, message, fds, message->n_fds), 0);
+	answer = copier_answer(c, WIRE_REGION, message->region);
+	ck_assert_int_eq(answer.result, result);
+	ck_assert_uint_gt(strlen(answer.why), 20);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, c->pid), 0);
+}
+
+START_TEST(an_import_that_fails_is_refused_with_a_reason_and_leaves_nothing)
+{
+	struct copier_rig c;
+	struct worker ipc = worker_start(PLAIN_REGION_BYTES, false), vmm = worker_start(2 * PLAIN_REGION_BYTES, true);
+	struct wire_region message;
+
+	copier_open(&c);
+	message = copier_region_message(&ipc, 3);
+	message.handle[0] ^= 1;
+	expect_refusal(&c, &message, NULL, -EINVAL);
+	message = copier_region_message(&ipc, 3);
+	message.offset = 4096;
+	expect_refusal(&c, &message, NULL, -ERANGE);
+	message.offset = UINT64_MAX;
+	expect_refusal(&c, &message, NULL, -ERANGE);
+	message = copier_region_message(&vmm, 3);
+	message.bytes++;
+	expect_refusal(&c, &message, vmm.fds, -ERANGE);
+	message = copier_region_message(&vmm, 3);
+	message.fd_bytes[0] = message.fd_bytes[1] = UINT64_MAX / 2 + 1;
+	expect_refusal(&c, &message, vmm.fds, -ERANGE);
+	message = copier_region_message(&vmm, 3);
+	expect_refusal(&c, &message, (int[]){ vmm.fds[0], c.arena_fd }, -EINVAL);
+	for (enum fake_call call = FAKE_CALL_mem_import; call <= FAKE_CALL_mem_import; call++)
+		fake_cuda_fail(rig_control, call, 2, CUDA_RESULT_OUT_OF_MEMORY);
+	message = copier_region_message(&vmm, 3);
+	expect_refusal(&c, &message, vmm.fds, -ENOMEM);
+	fake_cuda_fail(rig_control, FAKE_CALL_mem_map, 2, CUDA_RESULT_INVALID_VALUE);
+	expect_refusal(&c, &message, vmm.fds, -EINVAL);
+	fake_cuda_fail(rig_control, FAKE_CALL_mem_set_access, 1, CUDA_RESULT_INVALID_VALUE);
+	expect_refusal(&c, &message, vmm.fds, -EINVAL);
+	fake_cuda_fail(rig_control, FAKE_CALL_ipc_open, 1, CUDA_RESULT_OUT_OF_MEMORY);
+	message = copier_region_message(&ipc, 3);
+	expect_refusal(&c, &message, NULL, -ENOMEM);
+	ck_assert_int_eq(copier_region(&c, &ipc, 3), 0);
+	ck_assert_int_eq(copier_region(&c, &vmm, 4), 0);
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 3), 0);
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 4), 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+	worker_free(&ipc);
+	worker_free(&vmm);
+	copier_free(&c);
+}
+END_TEST
+
+START_TEST(a_pool_beyond_its_region_is_refused)
+{
+	struct copier_rig c;
+	struct worker worker;
+
+	copier_make(&c);
+	worker = plain_open(&c, false);
+	ck_assert_int_eq(plain_pool(&c, 1, 7), -ENOENT);
+	struct worker small = worker_start(PLAIN_PAYLOAD, false);
+
+	ck_assert_int_eq(copier_region(&c, &small, 7), 0);
+	ck_assert_int_eq(plain_pool(&c, 1, 7), -ERANGE);
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 7), 0);
+	worker_free(&small);
+	plain_close(&c, &worker);
+}
+END_TEST
+
+START_TEST(memory_of_a_killed_worker_is_free_when_its_region_is_closed)
+{
+	struct copier_rig c;
+	struct worker worker;
+
+	copier_make(&c);
+	worker = plain_open(&c, _i);
+	atomic_store(&rig_control->hold, 1);
+	plain_copy(&c, 0, false, 0, 2);
+	plain_wait_for_batches(1);
+	worker_kill(&worker);
+	atomic_store(&rig_control->hold, 0);
+	copier_wait(&c, 0);
+	ck_assert_uint_eq(c.copies[0].result, ENGINE_OK);	/* the import has kept the memory */
+	ck_assert_uint_gt(fake_cuda_memory(rig_directory, 0), 0);
+	ck_assert_int_eq(copier_number(&c, WIRE_POOL_CLOSE, 0), 0);
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 0), 0);
+	ck_assert_uint_eq(fake_cuda_memory(rig_directory, 0), 0);
+	worker_free(&worker);
+	copier_free(&c);
+}
+END_TEST
+
+static bool has_ended(int pipe)
+{
+	struct pollfd wait = { .fd = pipe };
+
+	return poll(&wait, 1, 0) == 1 && wait.revents & POLLHUP;
+}
+
+START_TEST(a_fence_is_held_until_its_region_is_closed_and_the_lock_until_the_end)
+{
+	struct copier_rig c;
+	struct worker worker = worker_start(2 * PLAIN_REGION_BYTES, true);
+	struct wire_region message = copier_region_message(&worker, 0);
+	int fence[2], fds[3] = { worker.fds[0], worker.fds[1] };
+
+	copier_open(&c);
+	ck_assert_int_eq(pipe(fence), 0);
+	message.fence = 1;
+	fds[2] = fence[1];
+	ck_assert_int_eq(wire_send(c.control, true, &message, fds, 3), 0);
+	close(fence[1]);
+	ck_assert_int_eq(copier_answer(&c, WIRE_REGION, 0).result, 0);
+	ck_assert(!has_ended(fence[0]));
+	ck_assert_int_eq(copier_number(&c, WIRE_REGION_CLOSE, 0), 0);
+	ck_assert(has_ended(fence[0]));
+	close(fence[0]);
+
+	ck_assert_int_eq(pipe(fence), 0);		/* and not when the import fails */
+	message.bytes++;
+	fds[2] = fence[1];
+	ck_assert_int_eq(wire_send(c.control, true, &message, fds, 3), 0);
+	close(fence[1]);
+	ck_assert_int_eq(copier_answer(&c, WIRE_REGION, 0).result, -ERANGE);
+	ck_assert(has_ended(fence[0]));
+	close(fence[0]);
+
+	ck_assert(!has_ended(c.lock_fd));
+	close(c.control);
+	c.control = -1;
+	ck_assert_int_eq(copier_exit(&c), 0);
+	ck_assert(has_ended(c.lock_fd));
+	worker_free(&worker);
+	copier_free(&c);
+}
+END_TEST
+
+/* ---- failure ------------------------------------------------------------------------------------- */
+
+START_TEST(an_error_that_leaves_the_context_alive_costs_one_copy)
+{
+	static const enum fake_call moves[] = { FAKE_CALL_copy_batch_13, FAKE_CALL_copy_to_host_async };
+	struct copier_rig c;
+	struct worker worker;
+
+	setenv("FAKE_CUDA_VERSION", _i ? "12000" : "13000", 1);
+	copier_make(&c);
+	worker = plain_open(&c, false);
+	fake_cuda_fail(rig_control, moves[_i], 3, CUDA_RESULT_OUT_OF_MEMORY);
+	plain_copy(&c, 0, true, 0, 2);
+	copier_wait(&c, 0);
+	ck_assert_uint_eq(c.copies[0].result, ENGINE_FAILED);
+	plain_copy(&c, 1, true, 0, 2);
+	copier_wait(&c, 1);
+	ck_assert_uint_eq(c.copies[1].result, ENGINE_OK);
+	plain_close(&c, &worker);
+}
+END_TEST
+
+/* A dead context ends the process, with the driver's words; nothing of it stays. */
+static void expect_fatal(struct copier_rig *c, struct worker *worker, const char *text)
+{
+	while (!c->gone)
+		copier_hear(c);
+	ck_assert_msg(strstr(c->fatal.why, text) != NULL, "%s", c->fatal.why);
+	ck_assert_int_eq(copier_exit(c), 1);
+	plain_close(c, worker);
+}
+
+START_TEST(a_sticky_error_is_told_and_ends_the_copier)
+{
+	static const enum fake_call where[] = { FAKE_CALL_execute, FAKE_CALL_copy_batch_13, FAKE_CALL_stream_write_value32,
+						FAKE_CALL_execute, FAKE_CALL_event_record, FAKE_CALL_event_query };
+	struct copier_rig c;
+	struct worker worker;
+
+	if (_i >= 3)
+		setenv("FAKE_CUDA_LACKS", "stream-values", 1);
+	copier_make(&c);
+	worker = plain_open(&c, _i % 2);
+	fake_cuda_fail(rig_control, where[_i], 2, CUDA_RESULT_ILLEGAL_ADDRESS);
+	for (uint32_t i = 0; i < 6; i++)
+		plain_copy(&c, i, i % 2, i, 2);
+	expect_fatal(&c, &worker, "ILLEGAL_ADDRESS");
+}
+END_TEST
+
+START_TEST(a_device_that_hangs_ends_the_copier)
+{
+	struct copier_rig c;
+	struct worker worker;
+
+	copier_make(&c);
+	c.start.hang_ms = 200;
+	worker = plain_open(&c, false);
+	plain_copy(&c, 0, true, 0, 8);
+	copier_wait(&c, 0);
+	atomic_store(&rig_control->hang_in, 3);
+	plain_copy(&c, 1, false, 0, 2);
+	expect_fatal(&c, &worker, "hangs");
+	ck_assert(!c.copies[1].done);
+}
+END_TEST
+
+START_TEST(imports_of_a_killed_copier_are_gone_and_another_one_begins)
+{
+	struct copier_rig c, next;
+	struct worker worker;
+
+	copier_make(&c);
+	worker = plain_open(&c, _i % 2);
+	for (uint32_t i = 0; i < 6; i++)
+		plain_copy(&c, i, i % 2, i, 2);
+	for (int i = 0; i < _i; i++)
+		copier_hear(&c);
+	kill(c.pid, SIGKILL);
+	ck_assert_int_eq(copier_exit(&c), -SIGKILL);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+	copier_free(&c);
+	copier_open(&next);
+	ck_assert_int_eq(copier_region(&next, &worker, 0), 0);
+	ck_assert_int_eq(plain_pool(&next, 0, 0), 0);
+	plain_copy(&next, 0, true, 0, 1);
+	copier_wait(&next, 0);
+	ck_assert_uint_eq(next.copies[0].result, ENGINE_OK);
+	plain_close(&next, &worker);
+}
+END_TEST
+
+START_TEST(a_copier_whose_broker_is_gone_ends_when_its_streams_have)
+{
+	struct copier_rig c;
+	struct worker worker;
+
+	copier_make(&c);
+	worker = plain_open(&c, false);
+	memset(worker.window, 's', worker.bytes);
+	worker_upload(&worker);
+	atomic_store(&rig_control->hold, 1);
+	plain_copy(&c, 0, true, 0, 1);
+	plain_wait_for_batches(4);
+	close(c.control);
+	c.control = -1;
+	poll(NULL, 0, 50);
+	ck_assert(!has_ended(c.lock_fd));	/* it waits for what still writes into the arena */
+	atomic_store(&rig_control->hold, 0);
+	ck_assert_int_eq(copier_exit(&c), 0);
+	ck_assert(has_ended(c.lock_fd));
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+	worker_free(&worker);
+	copier_free(&c);
+}
+END_TEST
+
+START_TEST(what_keeps_a_copier_from_beginning_is_told)
+{
+	static const char *const whys[] = { "CUDA_VISIBLE_DEVICES", "could not open", "bounce buffer", "context", "streams" };
+	struct copier_rig c;
+
+	copier_make(&c);
+	if (_i == 0)
+		c.start.uuid[15] ^= 0x55;
+	if (_i == 1)
+		snprintf(c.start.library, sizeof(c.start.library), "/nowhere/libcuda.so");
+	if (_i == 2)
+		setenv("FAKE_CUDA_FAIL", "cuMemHostRegister:1:2", 1);
+	if (_i == 3)
+		setenv("FAKE_CUDA_FAIL", "cuDevicePrimaryCtxRetain:1:2", 1);
+	if (_i == 4)
+		setenv("FAKE_CUDA_FAIL", "cuStreamCreateWithPriority:2:2", 1);
+	copier_start(&c);
+	ck_assert_int_lt(c.up.result, 0);
+	ck_assert_msg(strstr(c.up.why, whys[_i]) != NULL, "%s", c.up.why);
+	ck_assert_int_eq(copier_exit(&c), 1);
+	copier_free(&c);
+}
+END_TEST
+
+/* Whatever call fails, and however: all copies end or the copier does, and nothing is left. */
+START_TEST(any_call_may_fail)
+{
+	static const enum cuda_result results[] = { CUDA_RESULT_OUT_OF_MEMORY, CUDA_RESULT_LAUNCH_FAILED };
+	struct copier_rig c;
+	struct worker workers[2];
+
+	for (uint32_t i = 0; i < 6; i++) {
+		uint64_t calls_before;
+
+		copier_make(&c);
+		for (uint32_t k = 0; k < 2; k++)
+			workers[k] = worker_start(PLAIN_REGION_BYTES, k);
+		calls_before = plain_calls((enum fake_call)_i);
+		fake_cuda_fail(rig_control, (enum fake_call)_i, 1 + (int32_t)i / 2 * 2, results[i % 2]);
+		copier_start(&c);
+		for (uint32_t k = 0; k < RIG_EXTENTS && !c.gone; k++)
+			(void)wire_send(c.control, true, &(struct wire_number){
+				.header = { WIRE_EXTENT, sizeof(struct wire_number) }, .number = k }, NULL, 0);
+		uint32_t pools = 0;
+		bool open[2] = { false, false };
+
+		for (uint32_t k = 0; k < 2 && !c.gone && c.up.result == 0; k++)
+			open[k] = copier_region(&c, &workers[k], k) == 0;
+		for (uint32_t k = 0; k < 2; k++)
+			if (!c.gone && open[k] && plain_pool(&c, pools, k) == 0)
+				pools++;
+		for (uint32_t k = 0; k < 8 && pools && !c.gone; k++)
+			plain_copy(&c, k, k % 2, k, 2);
+		for (uint32_t k = 0; k < 8 && pools; k++)
+			copier_wait(&c, k);
+		for (uint32_t k = 0; k < pools && !c.gone; k++)
+			(void)copier_number(&c, WIRE_POOL_CLOSE, k);
+		bool failed = false;
+
+		for (uint32_t k = 0; k < 2; k++)
+			failed |= open[k] && !c.gone && copier_number(&c, WIRE_REGION_CLOSE, k) != 0;
+		/* What the driver would not take back stays until the process ends, and that is told. */
+		ck_assert(failed || fake_cuda_imports(rig_directory, 0) == 0);
+		fake_cuda_fail(rig_control, (enum fake_call)_i, 0, CUDA_OK);
+		const bool used = plain_calls((enum fake_call)_i) > calls_before;
+
+		copier_free(&c);
+		ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+		for (uint32_t k = 0; k < 2; k++)
+			worker_free(&workers[k]);
+		if (!used)		/* a copier does not make that call */
+			break;
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("cuda-copier-faults");
+	TCase *imports = tcase_create("imports"), *failure = tcase_create("failure");
+
+	if (!rig_library()) {
+		printf("1..0 # SKIP this build has no fake driver (--disable-shared)\n");
+		return 0;
+	}
+	for (TCase **t = (TCase *[]){ imports, failure, NULL }; *t; t++) {
+		tcase_add_checked_fixture(*t, rig_setup, rig_teardown);
+		tcase_set_timeout(*t, 120);
+		suite_add_tcase(suite, *t);
+	}
+	tcase_add_test(imports, regions_of_one_allocation_share_an_import_that_ends_with_the_last);
+	tcase_add_test(imports, descriptors_may_come_in_several_messages);
+	tcase_add_test(imports, an_import_that_fails_is_refused_with_a_reason_and_leaves_nothing);
+	tcase_add_test(imports, a_pool_beyond_its_region_is_refused);
+	tcase_add_loop_test(imports, memory_of_a_killed_worker_is_free_when_its_region_is_closed, 0, 2);
+	tcase_add_test(imports, a_fence_is_held_until_its_region_is_closed_and_the_lock_until_the_end);
+	tcase_add_loop_test(failure, an_error_that_leaves_the_context_alive_costs_one_copy, 0, 2);
+	tcase_add_loop_test(failure, a_sticky_error_is_told_and_ends_the_copier, 0, 6);
+	tcase_add_test(failure, a_device_that_hangs_ends_the_copier);
+	tcase_add_loop_test(failure, imports_of_a_killed_copier_are_gone_and_another_one_begins, 0, 4);
+	tcase_add_test(failure, a_copier_whose_broker_is_gone_ends_when_its_streams_have);
+	tcase_add_loop_test(failure, what_keeps_a_copier_from_beginning_is_told, 0, 5);
+	tcase_add_loop_test(failure, any_call_may_fail, 0, FAKE_CALLS);
+	return suite_run(suite);
+}
