@@ -541,7 +541,10 @@ START_TEST(where_few_files_may_be_open_there_are_fewer_seats)
 }
 END_TEST
 
-/* What the page says of a histogram: how often, and whether anything took no time at all. */
+/*
+ * What the page says of a histogram: how often, and whether most took no time at all. Single ones may: when the
+ * broker's clock was ahead of the kernel's, it stands until that has caught up.
+ */
 static uint64_t measured(enum stoker_histogram histogram)
 {
 	const struct control_page *page = whole_page();
@@ -550,7 +553,7 @@ static uint64_t measured(enum stoker_histogram histogram)
 	for (uint32_t b = 0; b < CONTROL_BLOCKS; b++)
 		for (uint32_t i = 0; i < CONTROL_BUCKETS; i++)
 			n += atomic_load_explicit(&page->blocks[b].histograms[histogram][i], memory_order_relaxed);
-	ck_assert_msg(control_quantile(page, histogram, 0) > 0, "histogram %u has jobs that took no time", histogram);
+	ck_assert_msg(n == 0 || control_quantile(page, histogram, 0.5) > 0, "histogram %u: most jobs took no time", histogram);
 	return n;
 }
 
@@ -559,15 +562,17 @@ START_TEST(what_every_job_took_is_measured_also_if_it_was_answered_at_once)
 	struct worker w;
 
 	worker_start(&w);
-	worker_stores(&w, 0, 16);
+	for (uint32_t chain = 0; chain < 5; chain++)
+		worker_stores(&w, chain * 1000, 16);
 	whole_await_gauge(STOKER_GAUGE_WRITEBACK, 0);
 	ck_assert_int_eq(whole_ctl("evict 100%"), 0);
-	worker_gets(&w, 0, 16, 16);
+	for (uint32_t i = 0; i < 9; i++)
+		worker_gets(&w, 0, 16, 16);
 	for (uint32_t i = 0; i < 50; i++)
 		worker_looks_up(&w, 0, 16);
-	await(measured(STOKER_HISTOGRAM_RETRIEVE_NS) == 1);
+	await(measured(STOKER_HISTOGRAM_RETRIEVE_NS) == 9);
 	ck_assert_uint_ge(measured(STOKER_HISTOGRAM_LOOKUP_NS), 50);
-	ck_assert_uint_ge(measured(STOKER_HISTOGRAM_STORE_NS), 1);
+	ck_assert_uint_ge(measured(STOKER_HISTOGRAM_STORE_NS), 5);
 	ck_assert_uint_ge(measured(STOKER_HISTOGRAM_READ_NS), 1);
 	worker_end(&w);
 	ck_assert_int_eq(whole_end(SIGTERM), 0);
