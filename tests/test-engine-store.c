@@ -433,6 +433,23 @@ START_TEST(a_store_waits_for_extents_no_longer_than_its_deadline)
 }
 END_TEST
 
+/* ---- what is to be written ------------------------------------------------------------------------- */
+
+START_TEST(writes_that_come_to_nothing_do_not_leave_the_others_waiting)
+{
+	struct world *late = world_new(&(struct world_options){ .tiers = 1, .tiers_later = true });
+
+	/* More of them than a turn begins; none is allowed a place. */
+	engine_tenant(late->engine, 0, &(struct engine_quota){ .disk_bytes = 4096 });
+	ck_assert_uint_eq(do_store(late, 1, 100)->answer.n, 100);
+	ck_assert_uint_eq(world_gauge(late, STOKER_GAUGE_WRITEBACK), 100);
+	engine_tier_up(late->engine, 0);
+	world_run(late);
+	ck_assert_uint_eq(world_gauge(late, STOKER_GAUGE_WRITEBACK), 0);
+	world_free(late);
+}
+END_TEST
+
 /* ---- the suite -------------------------------------------------------------------------------------------------------- */
 
 static TCase *stores(void)
@@ -458,6 +475,7 @@ static TCase *stores(void)
 	tcase_add_test(tests, a_deadline_is_told_like_a_cancel);
 	tcase_add_test(tests, a_store_waits_for_extents_that_are_still_to_come);
 	tcase_add_test(tests, a_store_waits_for_extents_no_longer_than_its_deadline);
+	tcase_add_test(tests, writes_that_come_to_nothing_do_not_leave_the_others_waiting);
 	return tests;
 }
 

@@ -601,49 +601,25 @@ START_TEST(without_write_back_tiers_are_only_read)
 }
 END_TEST
 
-START_TEST(writes_that_come_to_nothing_do_not_leave_the_others_waiting)
-{
-	struct world *late = world_new(&(struct world_options){ .tiers = 1, .tiers_later = true });
-
-	/* More of them than a turn begins; none is allowed a place. */
-	engine_tenant(late->engine, 0, &(struct engine_quota){ .disk_bytes = 4096 });
-	ck_assert_uint_eq(do_store(late, 1, 100)->answer.n, 100);
-	ck_assert_uint_eq(world_gauge(late, STOKER_GAUGE_WRITEBACK), 100);
-	engine_tier_up(late->engine, 0);
-	world_run(late);
-	ck_assert_uint_eq(world_gauge(late, STOKER_GAUGE_WRITEBACK), 0);
-	world_free(late);
-}
-END_TEST
-
-/* Lookup of a chain with that priority, in that slot; it waits for its reads. */
-static uint32_t load(uint64_t chain, uint32_t n, uint32_t slot, uint8_t priority)
-{
-	struct engine_request request = ask_lookup(w, 0, slot, PLAIN, chain, n, STOKER_F_PREFETCH);
-
-	request.head.priority = priority;
-	submit(w, 0, &request);
-	world_run(w);
-	ck_assert(!w->seen[0][slot].done);
-	return request.head.generation;
-}
-
 START_TEST(a_fill_goes_by_the_most_urgent_of_those_who_still_wait_for_it)
 {
 	const struct stoker_wire_key urgent = key_of(3, 0), left = key_of(2, 0);
-	uint32_t generation;
+	const struct seen *leaves;
 
 	for (uint64_t chain = 1; chain <= 3; chain++)
 		do_store(w, chain, 8);
 	engine_evict(w->engine, 1 << 30, 1);
 	world_run(w);
 	w->hold[PENDING_READ] = true;
-	load(1, 8, 1, 0);			/* the device has enough to do */
+	look(0, 1, 1, 8, STOKER_F_PREFETCH, 0);		/* the device has enough to do */
+	world_run(w);
+	leaves = look(0, 2, 2, 4, STOKER_F_PREFETCH, 1);
+	world_run(w);
+	look(0, 3, 2, 4, STOKER_F_PREFETCH, 6);		/* shares those fills */
+	look(0, 4, 3, 4, STOKER_F_PREFETCH, _i ? 4 : 7);
+	world_run(w);
 	ck_assert_uint_eq(w->n_pending, 8);
-	generation = load(2, 4, 2, 1);
-	load(2, 4, 3, 6);			/* shares those fills */
-	load(3, 4, 4, _i ? 4 : 7);
-	engine_cancel(w->engine, 0, 2, generation);
+	engine_cancel(w->engine, 0, 2, leaves->generation);
 	world_audit(w);
 	world_answer(w, 0);
 	world_turn(w);
@@ -705,7 +681,6 @@ static TCase *room(void)
 	tcase_add_loop_test(tests, an_index_that_is_full_forgets_its_coldest_chunks, 0, 2);
 	tcase_add_test(tests, the_background_keeps_a_share_of_the_arena_free);
 	tcase_add_test(tests, without_write_back_tiers_are_only_read);
-	tcase_add_test(tests, writes_that_come_to_nothing_do_not_leave_the_others_waiting);
 	return tests;
 }
 
