@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "src/broker/files.h"
+#include "src/broker/slabs.h"
 #include "tests/suite.h"
 #include "tests/whole-rig.h"
 #include "tests/worker-rig.h"
@@ -387,6 +389,64 @@ START_TEST(a_memlock_limit_that_is_too_small_costs_registered_buffers_and_names_
 }
 END_TEST
 
+/* ---- epochs ----------------------------------------------------------------------------------------------------- */
+
+static bool entry_keep(void *arg, const struct slab_entry *entry)
+{
+	*(struct slab_entry *)arg = *entry;
+	return false;
+}
+
+/* The slab table gets one more entry: of an epoch that nobody has ever made durable. */
+static void entry_of_next_epoch(void)
+{
+	char path[192], why[FILES_WHY];
+	const int dir = open(path_in(path, "tier"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const int file = files_open(dir, path, "stoker-tier", O_RDWR, why);
+	struct superblock *superblock = superblock_new(64 << 20);
+	struct slab_entry entry = { 0 };
+	struct slabs *slabs;
+
+	ck_assert_int_ge(file, 0);
+	ck_assert_int_eq(files_read(file, superblock, sizeof(*superblock), 0), 0);
+	ck_assert_int_eq(slabs_open(dir, path, superblock->uuid, (64 << 20) / 4096, false, why, &slabs), 0);
+	slabs_recover(slabs, entry_keep, &entry);
+	ck_assert_uint_eq(entry.op, SLAB_ADD);
+	entry.epoch++;
+	slabs_append(slabs, &entry);
+	slabs_close(slabs);
+	free(superblock);
+	close(file);
+	close(dir);
+}
+
+START_TEST(an_epoch_that_a_crash_kept_from_being_durable_is_never_used_again)
+{
+	struct worker w;
+
+	whole_start();
+	worker_start(&w);
+	worker_stores(&w, 0, 8);
+	ck_assert_int_eq(whole_ctl("drain"), 0);
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	whole_clean_objects();
+	entry_of_next_epoch();
+
+	whole_start();
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_RECOVERED_DISK), 7);
+	worker_start(&w);
+	ck_assert_msg(stoker_reset(w.c, w.model, NULL, 30000) == 0, "%s", stoker_error(w.c));
+	worker_end(&w);
+	ck_assert_int_eq(whole_end(SIGKILL), 1000 + SIGKILL);
+	whole_clean_objects();
+
+	whole_start();
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_RECOVERED_DISK), 0);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 /* ---- drain ------------------------------------------------------------------------------------------------------ */
 
 START_TEST(what_was_drained_is_found_after_a_kill_that_follows_at_once)
@@ -504,6 +564,7 @@ int main(void)
 	tcase_add_test(slow, while_a_tier_is_being_opened_clients_attach_and_are_answered);
 	tcase_add_test(slow, a_broker_that_is_stopped_while_a_tier_is_being_opened_ends_at_once);
 	tcase_add_test(slow, objects_of_forgotten_models_are_told_of_with_cause_and_remedy_and_come_back_from_disk);
+	tcase_add_test(slow, an_epoch_that_a_crash_kept_from_being_durable_is_never_used_again);
 	tcase_add_test(slow, what_was_drained_is_found_after_a_kill_that_follows_at_once);
 	suite_add_tcase(suite, slow);
 	TCase *less = tcase_create("less");

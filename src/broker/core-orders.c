@@ -73,11 +73,27 @@ static void model_close(struct core *core, struct order *order)
 			   token_of(order));
 }
 
-static void reset(struct core *core, struct order *order)
+/*
+ * An epoch that a crash kept from becoming durable is known to nobody but the objects of it that had been
+ * written already. It must not be used again: they would be taken for objects of the new weights.
+ */
+static void reset_begin(struct core *core, struct order *order)
 {
 	const struct model *model = order->model.model;
 
+	if (order->model.epoch <= model->epoch_named && model->epoch_named < UINT32_MAX)
+		order->model.epoch = model->epoch_named + 1;
 	engine_reset(core->engine, model->engine, order->model.epoch, order->model.tag, token_of(order));
+}
+
+static void reset(struct core *core, struct order *order)
+{
+	if (core->phase == CORE_SERVES) {
+		reset_begin(core, order);
+		return;
+	}
+	order->next = core->resets;
+	core->resets = order;
 }
 
 static void epoch_saved(struct core *core, struct order *order)
@@ -232,6 +248,10 @@ static void found(struct core *core, struct order *order)
 	for (uint32_t i = 0; i < order->found->n; i++) {
 		const uint32_t record = order->found->each[i].record;
 		const struct engine_object *object = &order->found->each[i].object;
+		struct model *model = object->model != ENGINE_NONE ? core->by_engine[object->model] : NULL;
+
+		if (model && object->epoch > model->epoch_named)
+			model->epoch_named = object->epoch;
 		/* A model that nobody remembers has no number: its objects are not known either. */
 		const bool taken = object->model != ENGINE_NONE &&
 				   engine_recover(core->engine, record, &order->found->each[i].place, object,
@@ -254,6 +274,12 @@ static void serve(struct core *core, struct order *order)
 	engine_serve(core->engine, clock_now(&core->clock));
 	core->phase = CORE_SERVES;
 	figures_state(core);
+	while (core->resets) {
+		struct order *reset = core->resets;
+
+		core->resets = reset->next;
+		reset_begin(core, reset);
+	}
 }
 
 static void degraded(struct core *core, struct order *order)

@@ -62,6 +62,7 @@ struct core {
 	uint32_t late_max;
 
 	enum { CORE_RECOVERING, CORE_SERVES } phase;
+	struct order *resets;		/* RESETs that wait until all tables have been read */
 	bool degraded, draining;
 
 	struct link control, starter;

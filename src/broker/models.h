@@ -41,6 +41,7 @@ struct model {
 	/* The core's: */
 	alignas(64) uint32_t saves_awaited;	/* tiers and state directory that are still to save an epoch */
 	bool save_failed;
+	uint32_t epoch_named;	/* highest in which a table names an object of it */
 	struct order save_order;
 };
 
