@@ -178,6 +178,26 @@ START_TEST(a_lease_of_another_chain_cannot_be_extended)
 }
 END_TEST
 
+START_TEST(a_lease_is_not_renewed_over_another_chain_whose_first_chunks_are_not_looked_at)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	do_store(w, 1, 4);
+	request = ask_store(w, 0, 0, PLAIN, 2, 4, 2);
+	submit(w, 0, &request);
+	world_run(w);
+	lease_of(do_lookup(w, 1, 4, 0), lease);
+	/* Chunks 0 to 3 of chain 2 are nowhere; its asker says to have them. */
+	request = ask_lookup(w, 0, 2, PLAIN, 2, 6, STOKER_F_RENEW);
+	request.line.lookup.have = 4;
+	memcpy(request.head.lease, lease, sizeof(lease));
+	ck_assert_uint_eq(submit(w, 0, &request)->answer.status, STOKER_STATUS_BAD_REQUEST);
+	/* The lease is what it was. */
+	ck_assert_uint_eq(do_retrieve(w, lease, 4)->answer.n, 4);
+}
+END_TEST
+
 START_TEST(when_there_are_no_leases_left_a_lookup_gets_no_memory)
 {
 	struct world *tight = world_new(&(struct world_options){ .leases = 64 });
@@ -506,6 +526,7 @@ static TCase *leases(void)
 	tcase_add_test(tests, what_a_client_holds_is_bounded);
 	tcase_add_test(tests, the_table_knows_what_is_mapped);
 	tcase_add_test(tests, the_end_of_a_session_ends_its_lookups_and_leases_and_no_copies);
+	tcase_add_test(tests, a_lease_is_not_renewed_over_another_chain_whose_first_chunks_are_not_looked_at);
 	tcase_add_test(tests, the_pins_of_a_long_lookup_that_is_cancelled_go_little_by_little);
 	tcase_add_test(tests, what_a_long_lookup_does_not_answer_goes_little_by_little_too);
 	return tests;

@@ -118,8 +118,18 @@ static void chunks_make(struct engine *e, struct lookup *lk, uint32_t first, uin
 	chunks_count(e, ret->owner, ret->n, 0);
 }
 
-/* Does what the lease pins agree with what this lookup found? */
-static bool is_extension(struct engine *e, const struct lease *lease, const struct lookup *lk)
+/* Is that chunk of the lease the one that this lookup asks for there? Keys of later pieces are gone by now. */
+static bool is_asked(struct engine *e, const struct job *job, uint32_t place, uint32_t entry)
+{
+	const struct lookup *lk = &job->lookup;
+
+	if (place < job->n_keys && memcmp(&entry_of(e, entry)->key, &job->keys[place], sizeof(job->keys[0])) != 0)
+		return false;
+	return place >= lk->probed || lk->entries[place] == NONE || lk->entries[place] == entry;
+}
+
+/* Does what the lease pins agree with what this lookup asks for, and found? */
+static bool is_extension(struct engine *e, const struct lease *lease, const struct job *job)
 {
 	uint32_t at = lease->chunks.n;
 
@@ -130,8 +140,7 @@ static bool is_extension(struct engine *e, const struct lease *lease, const stru
 			const uint32_t place = lease->chunks.base + at - 1;
 			const uint32_t old = piece_entry(&e->pieces[piece], at - 1 - begin);
 
-			if (old != NONE && place < lk->probed && lk->entries[place] != NONE &&
-			    lk->entries[place] != old)
+			if (old != NONE && !is_asked(e, job, place, old))
 				return false;
 		}
 	}
@@ -198,7 +207,7 @@ static enum stoker_status renew(struct engine *e, struct job *job, uint32_t *n, 
 		return STOKER_STATUS_EXPIRED;
 	}
 	lease = &e->leases[number];
-	if (!is_extension(e, lease, lk)) {
+	if (!is_extension(e, lease, job)) {
 		unpin_rest(e, job, true, 0, &end);
 		*n = 0;
 		return STOKER_STATUS_BAD_REQUEST;
