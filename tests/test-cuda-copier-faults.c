@@ -357,55 +357,62 @@ START_TEST(what_keeps_a_copier_from_beginning_is_told)
 }
 END_TEST
 
+/* All that a copier does, as far as it gets; whether a region could not be given back. */
+static bool use_in_every_way(struct copier_rig *c, const struct worker *workers)
+{
+	bool open[2] = { false, false }, failed = false;
+	uint32_t pools = 0;
+
+	for (uint32_t k = 0; k < RIG_EXTENTS && !c->gone; k++)
+		(void)wire_send(c->control, true, &(struct wire_number){
+			.header = { WIRE_EXTENT, sizeof(struct wire_number) }, .number = k }, NULL, 0);
+	for (uint32_t k = 0; k < 2 && !c->gone && c->up.result == 0; k++)
+		open[k] = copier_region(c, &workers[k], k) == 0;
+	for (uint32_t k = 0; k < 2; k++)
+		if (!c->gone && open[k] && plain_pool(c, pools, k) == 0)
+			pools++;
+	for (uint32_t k = 0; k < 8 && pools && !c->gone; k++)
+		plain_copy(c, k, k % 2, k, 2);
+	for (uint32_t k = 0; k < 8 && pools; k++)
+		copier_wait(c, k);		/* DONE, or the copier is gone */
+	for (uint32_t k = 0; k < pools && !c->gone; k++)
+		(void)copier_number(c, WIRE_POOL_CLOSE, k);
+	for (uint32_t k = 0; k < 2; k++)
+		failed |= open[k] && !c->gone && copier_number(c, WIRE_REGION_CLOSE, k) != 0;
+	return failed;
+}
+
+/* The @n-th call fails. Returns whether it is made at all. */
+static bool try_failure(enum fake_call call, int32_t n, enum cuda_result result)
+{
+	struct worker workers[2] = { worker_start(PLAIN_REGION_BYTES, false), worker_start(PLAIN_REGION_BYTES, true) };
+	const uint64_t before = plain_calls(call);
+	struct copier_rig c;
+	bool made;
+
+	copier_make(&c);
+	fake_cuda_fail(rig_control, call, n, result);
+	copier_start(&c);
+	/* What the driver would not take back stays until the process ends, and that is told. */
+	if (!use_in_every_way(&c, workers))
+		ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+	fake_cuda_fail(rig_control, call, 0, CUDA_OK);
+	made = plain_calls(call) > before;
+	copier_free(&c);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+	for (uint32_t k = 0; k < 2; k++)
+		worker_free(&workers[k]);
+	return made;
+}
+
 /* Whatever call fails, and however: all copies end or the copier does, and nothing is left. */
 START_TEST(any_call_may_fail)
 {
-	static const enum cuda_result results[] = { CUDA_RESULT_OUT_OF_MEMORY, CUDA_RESULT_LAUNCH_FAILED };
-	struct copier_rig c;
-	struct worker workers[2];
+	const enum fake_call call = (enum fake_call)_i;
 
-	for (uint32_t i = 0; i < 6; i++) {
-		uint64_t calls_before;
-
-		copier_make(&c);
-		for (uint32_t k = 0; k < 2; k++)
-			workers[k] = worker_start(PLAIN_REGION_BYTES, k);
-		calls_before = plain_calls((enum fake_call)_i);
-		fake_cuda_fail(rig_control, (enum fake_call)_i, 1 + (int32_t)i / 2 * 2, results[i % 2]);
-		copier_start(&c);
-		for (uint32_t k = 0; k < RIG_EXTENTS && !c.gone; k++)
-			(void)wire_send(c.control, true, &(struct wire_number){
-				.header = { WIRE_EXTENT, sizeof(struct wire_number) }, .number = k }, NULL, 0);
-		uint32_t pools = 0;
-		bool open[2] = { false, false };
-
-		for (uint32_t k = 0; k < 2 && !c.gone && c.up.result == 0; k++)
-			open[k] = copier_region(&c, &workers[k], k) == 0;
-		for (uint32_t k = 0; k < 2; k++)
-			if (!c.gone && open[k] && plain_pool(&c, pools, k) == 0)
-				pools++;
-		for (uint32_t k = 0; k < 8 && pools && !c.gone; k++)
-			plain_copy(&c, k, k % 2, k, 2);
-		for (uint32_t k = 0; k < 8 && pools; k++)
-			copier_wait(&c, k);
-		for (uint32_t k = 0; k < pools && !c.gone; k++)
-			(void)copier_number(&c, WIRE_POOL_CLOSE, k);
-		bool failed = false;
-
-		for (uint32_t k = 0; k < 2; k++)
-			failed |= open[k] && !c.gone && copier_number(&c, WIRE_REGION_CLOSE, k) != 0;
-		/* What the driver would not take back stays until the process ends, and that is told. */
-		ck_assert(failed || fake_cuda_imports(rig_directory, 0) == 0);
-		fake_cuda_fail(rig_control, (enum fake_call)_i, 0, CUDA_OK);
-		const bool used = plain_calls((enum fake_call)_i) > calls_before;
-
-		copier_free(&c);
-		ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
-		for (uint32_t k = 0; k < 2; k++)
-			worker_free(&workers[k]);
-		if (!used)		/* a copier does not make that call */
+	for (int32_t n = 1; n <= 5; n += 2)
+		if (!try_failure(call, n, CUDA_RESULT_OUT_OF_MEMORY) || !try_failure(call, n, CUDA_RESULT_LAUNCH_FAILED))
 			break;
-	}
 }
 END_TEST
 

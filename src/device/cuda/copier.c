@@ -54,6 +54,7 @@ struct copier {
 	struct transfers transfers;
 	struct wire_figures told;	/* the last ones */
 	uint64_t told_ns, looked_ns, busy_ns;	/* when figures went, errors were looked for, anything happened */
+	uint64_t register_ns;		/* when the next extent may be registered in spite of copies */
 	uint32_t refused_told;		/* extents */
 	uint8_t message[WIRE_MESSAGE_MAX] __attribute__((aligned(16)));
 };
@@ -357,13 +358,20 @@ static void look_for_trouble(struct copier *c, uint64_t now_ns)
 	}
 }
 
+/* It blocks for as long as an extent takes: while copies are under way, half of the time at most. */
 static bool register_extent(struct copier *c)
 {
 	char text[CUDA_TEXT];
+	uint64_t begin_ns, end_ns;
 
 	if (!c->pin.n_wanted)
 		return false;
+	begin_ns = now();
+	if (transfers_under_way(&c->transfers) && begin_ns < c->register_ns)
+		return false;
 	must_live(c, pin_step(&c->pin), "when the arena was registered");
+	end_ns = now();
+	c->register_ns = end_ns + (end_ns - begin_ns);
 	if (c->pin.n_refused && !c->refused_told)
 		log_warning("could not register an extent of the arena with the GPU: %s; what lies in it goes through the "
 			    "bounce buffer, at half the speed or less; raise the limit of locked memory",
