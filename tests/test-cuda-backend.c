@@ -42,6 +42,7 @@ static struct {
 	char path[64];
 	int lock;
 	struct model_layout *layout;
+	uint32_t n_names;		/* objects in /dev/shm that stand for device memory */
 	/* Answers, by token; how often, and how. */
 	uint32_t answered[TOKENS];
 	int result[TOKENS];
@@ -114,6 +115,12 @@ static void teardown(void)
 	GPU.stop(w.device);
 	ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);	/* it left no child */
 	unlink(w.path);
+	while (w.n_names-- > 0) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "/fake-gpu-%d-%u", (int)getpid(), w.n_names);
+		shm_unlink(name);
+	}
 	free(w.layout);
 	rig_memory_free(&w.arena);
 	close(w.lock);
@@ -204,13 +211,12 @@ static struct message_region_add_cuda message_of(enum message_cuda_kind kind, ui
 /* Ask for a region of memory that has a name; its answer is not awaited. */
 static void ask_ipc(struct piece *piece, uint64_t offset, uint64_t bytes, int fence)
 {
-	static uint32_t n;
 	struct message_region_add_cuda message = message_of(MESSAGE_CUDA_IPC, offset, bytes);
 	struct device_memory memory = { .uid = 77, .cuda = &message, .fence = fence };
 	char why[MESSAGE_REASON] = "";
 	int fd;
 
-	snprintf(piece->name, sizeof(piece->name), "/fake-gpu-%d-%u", (int)getpid(), n++);
+	snprintf(piece->name, sizeof(piece->name), "/fake-gpu-%d-%u", (int)getpid(), w.n_names++);
 	fd = shm_open(piece->name, O_RDWR | O_CREAT | O_EXCL, 0600);
 	ck_assert_int_eq(ftruncate(fd, (off_t)(offset + bytes)), 0);
 	piece->bytes = (uint8_t *)mmap(NULL, offset + bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) + offset;
@@ -290,8 +296,6 @@ static void drop(struct piece *piece)
 	ck_assert_int_eq(GPU.region_close(piece->region, of), DEVICE_LATER);
 	until(w.answered[of] == 1);
 	ck_assert_int_eq(w.result[of], 0);
-	if (piece->name[0])
-		shm_unlink(piece->name);
 }
 
 /* ---- copies ------------------------------------------------------------------------------------ */
@@ -403,7 +407,6 @@ START_TEST(a_device_that_is_absent_is_said_to_be)
 	ck_assert_str_eq(w.why, "there is no such device");
 	ck_assert_int_eq(GPU.region_close(piece.region, 0), 0);
 	until(GPU.is_idle(w.device));
-	shm_unlink(piece.name);
 }
 END_TEST
 
@@ -418,7 +421,6 @@ START_TEST(a_copier_that_dies_at_its_start_is_said_to)
 	ck_assert_ptr_nonnull(strstr(w.why, "status 3"));
 	ck_assert_int_eq(GPU.region_close(piece.region, 0), 0);
 	until(GPU.is_idle(w.device));
-	shm_unlink(piece.name);
 }
 END_TEST
 
@@ -452,10 +454,8 @@ START_TEST(what_is_closed_before_it_is_open_is_answered_once_and_drained)
 	close(fence[1]);
 	until(atomic_load(&w.knobs->regions) == 0 && w.answered[pieces[9].token] && w.answered[of[1]]);
 	until(read(fence[0], &byte, 1) == 0);
-	for (uint32_t i = 0; i < 10; i++) {
+	for (uint32_t i = 0; i < 10; i++)
 		ck_assert_uint_eq(w.answered[pieces[i].token], 1);
-		shm_unlink(pieces[i].name);
-	}
 	ck_assert_uint_eq(w.answered[of[0]] + w.answered[of[1]], 2);
 	ck_assert_uint_eq(atomic_load(&w.knobs->pools), 0);
 	close(fence[0]);
@@ -616,7 +616,6 @@ START_TEST(a_region_that_copiers_die_of_is_refused_and_costs_nobody_else_his)
 	ck_assert_uint_eq(atomic_load(&w.knobs->starts), 2);
 	GPU.pool_close(pool);
 	drop(&good);
-	shm_unlink(bad.name);
 }
 END_TEST
 
@@ -636,7 +635,6 @@ START_TEST(a_copier_that_becomes_poisoned_by_what_it_had_gives_that_up_in_the_en
 	GPU.pool_close(pool);
 	GPU.region_close(bad.region, 0);
 	drop(&good);
-	shm_unlink(bad.name);
 }
 END_TEST
 

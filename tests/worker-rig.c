@@ -46,11 +46,16 @@ static void pool_add(struct worker *w)
 		      stoker_error(w->c));
 }
 
-void worker_start(struct worker *w)
+void worker_attach(struct worker *w)
 {
 	memset(w, 0, sizeof(*w));
 	ck_assert_msg(stoker_attach(whole.name, NULL, &w->c) == 0, "%s", stoker_attach_error());
 	model_open(w);
+}
+
+void worker_start(struct worker *w)
+{
+	worker_attach(w);
 	pool_add(w);
 }
 

@@ -28,6 +28,7 @@ struct worker {
 	uint8_t *memory, *expected;	/* what the pool holds, and what it has to */
 };
 
+void worker_attach(struct worker *w);		/* attached, model open */
 void worker_start(struct worker *w);		/* attached, model open, pool added */
 void worker_end(struct worker *w);
 void worker_wipe(struct worker *w, uint8_t byte);	/* both copies */

@@ -1,0 +1,455 @@
+/*
+ * The whole with a GPU: stokerd as it is built, its copier, libstoker in a worker, and the fake driver under both.
+ * What is stored from device memory comes back to it; copiers and workers that are killed cost what they
+ * have to, and nothing of anybody else's.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <stoker/cuda.h>
+
+#include "tests/fake-cuda/rig.h"
+#include "tests/suite.h"
+#include "tests/whole-rig.h"
+#include "tests/worker-rig.h"
+
+#define GRAIN	(2u << 20)
+
+/** struct gpu_worker - a worker whose pool lies on the GPU; `w.memory` is what it was told to have, or has. */
+struct gpu_worker {
+	struct worker w;
+	cuda_address address;
+	uint64_t bytes;			/* of the allocations */
+	bool virtual;
+};
+
+static const struct cuda_driver *cuda;
+static char library_option[4200];
+
+/* The broker is started before this process opens the driver. */
+static void setup(void)
+{
+	setenv("TMPDIR", "/dev/shm", 1);	/* what the fake exports is a file there: memory, as it would be */
+	rig_setup();
+	setenv("STOKER_CUDA_LIBRARY", rig_library(), 1);
+	whole_make();
+	snprintf(library_option, sizeof(library_option), "--set=gpu.library=%s", rig_library());
+	whole.options[0] = "--set=arena.extent=1M";
+	whole.options[1] = library_option;
+	whole.options[2] = "--set=gpu.hang_ms=2000";
+	whole_start();
+}
+
+static void setup_with_driver(void)
+{
+	setup();
+	cuda = rig_open();
+}
+
+static void teardown(void)
+{
+	if (whole.broker)
+		whole_end(SIGTERM);
+	whole_clean();
+	rig_teardown();
+}
+
+/* ---- workers ----------------------------------------------------------------------------------- */
+
+/* Two allocations, one behind the other, as PyTorch's expandable segments. */
+static void memory_virtual(struct gpu_worker *g)
+{
+	const struct cuda_allocation properties = { .type = CUDA_MEM_ALLOCATION_TYPE_PINNED,
+						    .handle_types = CUDA_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+						    .location = { .type = CUDA_MEM_LOCATION_TYPE_DEVICE } };
+	const struct cuda_access access = { .location = { .type = CUDA_MEM_LOCATION_TYPE_DEVICE },
+					    .flags = CUDA_MEM_ACCESS_FLAGS_PROT_READWRITE };
+	cuda_handle handle;
+
+	g->bytes = 2 * GRAIN;
+	must(mem_reserve(&g->address, g->bytes, 0, 0, 0));
+	for (uint32_t i = 0; i < 2; i++) {
+		must(mem_create(&handle, GRAIN, &properties, 0));
+		must(mem_map(g->address + i * GRAIN, GRAIN, 0, handle, 0));
+		must(mem_release(handle));
+	}
+	must(mem_set_access(g->address, g->bytes, &access, 1));
+}
+
+static void memory_make(struct gpu_worker *g, bool virtual)
+{
+	g->virtual = virtual;
+	if (virtual) {
+		memory_virtual(g);
+	} else {
+		g->bytes = WORKER_POOL + 4096;
+		must(mem_alloc(&g->address, g->bytes));
+	}
+}
+
+/* Where the pool begins: not where the memory does. */
+static cuda_address base(const struct gpu_worker *g)
+{
+	return g->address + 4096;
+}
+
+static void pool_make(struct gpu_worker *g)
+{
+	struct stoker_plane planes[WORKER_ROWS];
+
+	g->w.memory = calloc(1, WORKER_POOL);
+	g->w.expected = calloc(1, WORKER_POOL);
+	ck_assert_msg(stoker_cuda_region_add(g->w.c, base(g), WORKER_POOL, &g->w.region) == 0, "%s",
+		      stoker_error(g->w.c));
+	for (uint16_t i = 0; i < WORKER_ROWS; i++)
+		planes[i] = (struct stoker_plane){ .region = g->w.region, .layer = i / 2, .plane = i % 2,
+						   .bytes = WORKER_BYTES, .offset = i * WORKER_PLANE,
+						   .block_stride = WORKER_BYTES };
+	ck_assert_msg(stoker_pool_add(g->w.model, 0, 0, WORKER_POOL_BLOCKS, planes, WORKER_ROWS, &g->w.pool) == 0, "%s",
+		      stoker_error(g->w.c));
+}
+
+static void gpu_start(struct gpu_worker *g, bool virtual)
+{
+	memset(g, 0, sizeof(*g));
+	worker_attach(&g->w);
+	memory_make(g, virtual);
+	pool_make(g);
+}
+
+static void gpu_end(struct gpu_worker *g)
+{
+	stoker_pool_drop(g->w.pool);
+	stoker_region_drop(g->w.region);
+	stoker_close(g->w.c);
+	if (!g->virtual)
+		must(mem_free(g->address));
+	free(g->w.memory);
+	free(g->w.expected);
+}
+
+static void upload(struct gpu_worker *g, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		worker_fill(g->w.memory, i, first + i);
+	must(copy_to_device(base(g), g->w.memory, WORKER_POOL));
+}
+
+static struct stoker_result store_uploaded(struct gpu_worker *g, uint32_t first, uint32_t n)
+{
+	struct stoker_job job;
+
+	ck_assert_msg(worker_store(&g->w, first, n, 0, 1, &job) == 0, "%s", stoker_error(g->w.c));
+	return worker_finish(&g->w, job);
+}
+
+static struct stoker_result store(struct gpu_worker *g, uint32_t first, uint32_t n)
+{
+	upload(g, first, n);
+	return store_uploaded(g, first, n);
+}
+
+/* Look up @n chunks, wipe the device's memory, retrieve, compare all of it. */
+static void gets(struct gpu_worker *g, uint32_t first, uint32_t n)
+{
+	const struct stoker_result found = worker_looks_up(&g->w, first, n);
+	struct stoker_result retrieved;
+	struct stoker_job job;
+
+	ck_assert_uint_eq(found.n, n);
+	worker_wipe(&g->w, 0xa5);
+	must(copy_to_device(base(g), g->w.memory, WORKER_POOL));
+	for (uint32_t i = 0; i < n; i++)
+		worker_fill(g->w.expected, i + 3, first + i);
+	ck_assert_msg(worker_retrieve(&g->w, &found.lease, n, 3, 1, NULL, &job) == 0, "%s", stoker_error(g->w.c));
+	retrieved = worker_finish(&g->w, job);
+	ck_assert_uint_eq(retrieved.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(retrieved.n, n);
+	must(copy_to_host(g->w.memory, base(g), WORKER_POOL));
+	worker_check(&g->w);
+	ck_assert_int_eq(stoker_release(g->w.c, &found.lease, 0), 0);
+}
+
+static void stores(struct gpu_worker *g, uint32_t first, uint32_t n)
+{
+	const struct stoker_result result = store(g, first, n);
+
+	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(result.n, n);
+}
+
+/* ---- the copier's process ---------------------------------------------------------------------- */
+
+/* A child of the broker's; 0: there is none. */
+static pid_t copier(void)
+{
+	DIR *processes = opendir("/proc");
+	const struct dirent *entry;
+	pid_t found = 0;
+
+	while ((entry = readdir(processes))) {
+		char path[300], text[256] = "";
+		int parent = 0;
+		FILE *file;
+
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
+		file = fopen(path, "re");
+		if (!file)
+			continue;
+		if (fgets(text, sizeof(text), file) && strrchr(text, ')') &&
+		    sscanf(strrchr(text, ')'), ") %*c %d", &parent) == 1 && parent == whole.broker &&
+		    !strstr(text, ") Z"))
+			found = atoi(entry->d_name);
+		fclose(file);
+	}
+	closedir(processes);
+	return found;
+}
+
+/* A copier after a fault is there when a store is well again. */
+static void until_well(struct gpu_worker *g, uint32_t first)
+{
+	int left = 3000;
+
+	while (store(g, first, 1).status != STOKER_STATUS_OK) {
+		ck_assert_int_gt(left--, 0);
+		usleep(10000);
+	}
+}
+
+/* ---- tests ------------------------------------------------------------------------------------- */
+
+START_TEST(what_is_stored_from_a_gpu_comes_back_to_it)
+{
+	struct gpu_worker g;
+
+	gpu_start(&g, _i);
+	stores(&g, 1000, 20);
+	gets(&g, 1000, 20);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_GPU_IMPORTS), 1);
+	ck_assert_uint_ge(whole_counter(STOKER_COUNTER_GPU_COPIES), 2);
+	await(whole_counter(STOKER_COUNTER_GPU_LOAD_BYTES) == whole_counter(STOKER_COUNTER_LOAD_BYTES));
+	await(whole_counter(STOKER_COUNTER_GPU_STORE_BYTES) == whole_counter(STOKER_COUNTER_STORE_BYTES));
+	gpu_end(&g);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+}
+END_TEST
+
+START_TEST(a_gpu_and_the_host_share_what_is_stored)
+{
+	struct gpu_worker g;
+	struct worker w;
+
+	gpu_start(&g, false);
+	stores(&g, 1000, 10);
+	worker_start(&w);
+	worker_gets(&w, 1000, 10, 10);
+	worker_stores(&w, 2000, 10);
+	gets(&g, 2000, 10);
+	worker_end(&w);
+	gpu_end(&g);
+}
+END_TEST
+
+START_TEST(planes_on_several_devices_are_no_pool)
+{
+	const int fd = memfd_create("pool", MFD_CLOEXEC);
+	const struct stoker_range range = { .fd = fd, .bytes = WORKER_POOL };
+	struct stoker_plane planes[WORKER_ROWS];
+	struct stoker_region *host;
+	struct stoker_pool *pool;
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	ck_assert_int_eq(posix_fallocate(fd, 0, WORKER_POOL), 0);
+	ck_assert_msg(stoker_region_add(g.w.c, &range, 1, &host) == 0, "%s", stoker_error(g.w.c));
+	for (uint16_t i = 0; i < WORKER_ROWS; i++)
+		planes[i] = (struct stoker_plane){ .region = i == 2 ? host : g.w.region, .layer = i / 2, .plane = i % 2,
+						   .bytes = WORKER_BYTES, .offset = i * WORKER_PLANE,
+						   .block_stride = WORKER_BYTES };
+	ck_assert_int_eq(stoker_pool_add(g.w.model, 0, 0, WORKER_POOL_BLOCKS, planes, WORKER_ROWS, &pool), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(stoker_error(g.w.c), "several devices"));
+	close(fd);
+	gpu_end(&g);
+}
+END_TEST
+
+START_TEST(a_copier_that_is_killed_costs_its_jobs_and_is_replaced)
+{
+	struct stoker_result result;
+	struct gpu_worker g;
+	struct stoker_job job;
+	struct worker w;
+
+	gpu_start(&g, _i);
+	worker_start(&w);
+	stores(&g, 1000, 10);
+	const pid_t first = copier();
+	ck_assert_int_gt(first, 0);
+	atomic_store(&rig_control->hold, 1);
+	worker_fill(g.w.memory, 0, 3000);
+	ck_assert_int_eq(worker_store(&g.w, 3000, 4, 0, 1, &job), 0);
+	usleep(20000);
+	ck_assert_int_eq(stoker_poll(g.w.c, job) == STOKER_STAGE_DONE, 0);
+	kill(first, SIGKILL);
+	result = worker_finish(&g.w, job);
+	ck_assert_uint_ne(result.status, STOKER_STATUS_OK);
+	atomic_store(&rig_control->hold, 0);
+	worker_stores(&w, 4000, 5);	/* nobody else notices */
+	worker_gets(&w, 4000, 5, 5);
+	until_well(&g, 5000);
+	ck_assert_int_ne(copier(), first);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_GPU_RESTARTS), 1);
+	gets(&g, 1000, 10);
+	ck_assert_uint_eq(worker_looks_up(&w, 3000, 4).n, 0);
+	worker_end(&w);
+	gpu_end(&g);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+}
+END_TEST
+
+/* A worker in a process of its own, which opens the driver there: it stores, says so, and waits. */
+static pid_t worker_child(bool virtual, uint32_t first, int *ret_said)
+{
+	int said[2];
+	char byte;
+
+	ck_assert_int_eq(pipe(said), 0);
+	const pid_t child = whole_fork();
+	if (child == 0) {
+		struct gpu_worker g;
+
+		cuda = rig_open();
+		gpu_start(&g, virtual);
+		stores(&g, first, 5);
+		if (write(said[1], "!", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(said[1]);
+	ck_assert_int_eq(read(said[0], &byte, 1), 1);
+	*ret_said = said[0];
+	return child;
+}
+
+START_TEST(a_worker_that_is_killed_leaves_no_memory_in_use)
+{
+	int stays_said, said;
+	const pid_t stays = worker_child(false, 6000, &stays_said);	/* its copier is there, and stays */
+	const uint64_t before = fake_cuda_memory(rig_directory, 0);
+
+	for (int i = 0; i < 4; i++) {
+		const pid_t child = worker_child(i % 2, 7000 + 1000 * (uint32_t)i, &said);
+
+		ck_assert_uint_gt(fake_cuda_memory(rig_directory, 0), before);
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+		close(said);
+		await(fake_cuda_memory(rig_directory, 0) == before);
+		await(fake_cuda_imports(rig_directory, 0) == 1);
+	}
+	kill(stays, SIGKILL);
+	waitpid(stays, NULL, 0);
+	close(stays_said);
+	await(fake_cuda_imports(rig_directory, 0) == 0);
+	await(whole_gauge(STOKER_GAUGE_POOLS) == 0);
+}
+END_TEST
+
+START_TEST(a_broker_that_is_killed_takes_its_copier_along)
+{
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	stores(&g, 1000, 5);
+	const pid_t process = copier();
+	ck_assert_int_gt(process, 0);
+	whole_end(SIGKILL);
+	await(kill(process, 0) < 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+	stoker_close(g.w.c);
+}
+END_TEST
+
+START_TEST(a_copier_is_ended_when_the_broker_stops)
+{
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	stores(&g, 1000, 5);
+	const pid_t process = copier();
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	ck_assert_int_lt(kill(process, 0), 0);
+	ck_assert_uint_eq(whole_logged("did not end in time"), 0);
+	stoker_close(g.w.c);
+}
+END_TEST
+
+START_TEST(a_context_that_dies_costs_its_jobs_and_is_replaced)
+{
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	stores(&g, 1000, 5);
+	upload(&g, 2000, 5);
+	fake_cuda_fail(rig_control, FAKE_CALL_execute, 1, CUDA_RESULT_ILLEGAL_ADDRESS);
+	ck_assert_uint_ne(store_uploaded(&g, 2000, 5).status, STOKER_STATUS_OK);
+	until_well(&g, 3000);
+	gets(&g, 1000, 5);
+	gpu_end(&g);
+}
+END_TEST
+
+START_TEST(a_stream_that_hangs_ends_and_is_replaced)
+{
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	stores(&g, 1000, 5);
+	upload(&g, 2000, 5);
+	atomic_store(&rig_control->hang_in, 1);
+	ck_assert_uint_ne(store_uploaded(&g, 2000, 5).status, STOKER_STATUS_OK);
+	until_well(&g, 3000);
+	gets(&g, 1000, 5);
+	gpu_end(&g);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("cuda-whole");
+	TCase *tests = tcase_create("cuda-whole"), *alone = tcase_create("processes");
+
+	if (!rig_library()) {
+		printf("1..0 # SKIP the fake driver is a shared library, which this build has not\n");
+		return 0;
+	}
+	tcase_add_checked_fixture(tests, setup_with_driver, teardown);
+	tcase_set_timeout(tests, 120);
+	tcase_add_loop_test(tests, what_is_stored_from_a_gpu_comes_back_to_it, 0, 2);
+	tcase_add_test(tests, a_gpu_and_the_host_share_what_is_stored);
+	tcase_add_test(tests, planes_on_several_devices_are_no_pool);
+	tcase_add_loop_test(tests, a_copier_that_is_killed_costs_its_jobs_and_is_replaced, 0, 2);
+	tcase_add_test(tests, a_broker_that_is_killed_takes_its_copier_along);
+	tcase_add_test(tests, a_copier_is_ended_when_the_broker_stops);
+	tcase_add_test(tests, a_context_that_dies_costs_its_jobs_and_is_replaced);
+	tcase_add_test(tests, a_stream_that_hangs_ends_and_is_replaced);
+	suite_add_tcase(suite, tests);
+	tcase_add_checked_fixture(alone, setup, teardown);
+	tcase_set_timeout(alone, 120);
+	tcase_add_test(alone, a_worker_that_is_killed_leaves_no_memory_in_use);
+	suite_add_tcase(suite, alone);
+	return suite_run(suite);
+}
