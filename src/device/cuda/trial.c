@@ -188,20 +188,22 @@ bool trial_is_busy(void *stream)
 	return trial.cuda->stream_query(stream) == CUDA_RESULT_NOT_READY;
 }
 
+int trial_enqueue(const struct trial_copy *c, void *stream)
+{
+	if (c->to_host)
+		return check(trial.cuda->copy_to_host_async(c->host, c->device, c->bytes, stream), "cuMemcpyDtoHAsync");
+	return check(trial.cuda->copy_to_device_async(c->device, c->host, c->bytes, stream), "cuMemcpyHtoDAsync");
+}
+
 int trial_copies(const struct trial_copy *copies, uint32_t n)
 {
 	bool loads = false, stores = false;
 	int r = 0;
 
 	for (uint32_t i = 0; r == 0 && i < n; i++) {
-		const struct trial_copy *c = &copies[i];
-
-		if (c->to_host)
-			r = check(trial.cuda->copy_to_host_async(c->host, c->device, c->bytes, trial.store), "cuMemcpyDtoHAsync");
-		else
-			r = check(trial.cuda->copy_to_device_async(c->device, c->host, c->bytes, trial.load), "cuMemcpyHtoDAsync");
-		loads |= !c->to_host;
-		stores |= c->to_host;
+		r = trial_enqueue(&copies[i], copies[i].to_host ? trial.store : trial.load);
+		loads |= !copies[i].to_host;
+		stores |= copies[i].to_host;
 	}
 	if (r == 0 && loads)
 		r = trial_synchronize(trial.load);

@@ -36,6 +36,8 @@ void *trial_stream(void);		/* one that knows nothing of the null stream; NULL: i
 int trial_synchronize(void *stream);
 /* Does the stream still have work? */
 bool trial_is_busy(void *stream);
+/* Enqueue one copy on that stream. */
+int trial_enqueue(const struct trial_copy *copy, void *stream);
 /* Enqueue them one by one, loads on one stream and stores on another, and wait until all are done. */
 int trial_copies(const struct trial_copy *copies, uint32_t n);
 
