@@ -208,7 +208,7 @@ START_TEST(a_cross_layer_block_is_one_run)
 	plan_end(&plan);
 	pool_close(pool);
 	region_close(region);
-	free(layout);
+	model_layout_free(layout);
 	rig_memory_free(&memory);
 	rig_stop(&rig);
 }
