@@ -112,8 +112,10 @@ START_TEST(a_driver_that_is_absent_is_said_to_be)
 {
 	const struct message_region_add_cuda message = ipc_message();
 
+	whole.options[2] = _i ? "--set=gpu.enabled=yes" : "--set=gpu.enabled=auto";
 	whole_launch();
 	refused(&message, NULL, 0, "/nowhere/libcuda.so.1");
+	whole_await_state(_i ? STOKER_STATE_DEGRADED : STOKER_STATE_SERVING);
 	ck_assert_int_eq(whole_end(SIGTERM), 0);
 }
 END_TEST
@@ -343,7 +345,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup_gpu, whole_clean);
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, where_gpus_are_switched_off_their_memory_is_refused_with_the_remedy);
-	tcase_add_test(tests, a_driver_that_is_absent_is_said_to_be);
+	tcase_add_loop_test(tests, a_driver_that_is_absent_is_said_to_be, 0, 2);
 	tcase_add_test(tests, what_no_library_sends_costs_the_attachment);
 	tcase_add_test(tests, what_is_out_of_range_is_refused_with_the_reason);
 	tcase_add_test(tests, a_region_of_many_allocations_is_told_in_parts_and_answered_once);

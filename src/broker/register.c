@@ -425,6 +425,10 @@ static void region_answer(struct session *session, const struct order *order, co
 		region_is_open(session, order->request, order->region);
 		return;
 	}
+	/* Asked for outright, a driver that cannot be opened is something that is lacking. */
+	if (!device->proven && (from->result == -ENOENT || from->result == -ENOSYS) &&
+	    strcmp(session->broker->config.gpu.enabled, "yes") == 0)
+		broker_degraded(session->broker);
 	device->backend->region_close(region->region, 0);
 	device->next_ns = 0;
 	*region = (struct session_region){ 0 };

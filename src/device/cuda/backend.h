@@ -9,7 +9,8 @@
  * The last two run on the control thread. What crosses to the core thread are lanes: a lane is the shared
  * segment of one copier process. The control thread makes it and offers it when the copier knows all that
  * it has to know; retires it when that process has been reaped (so that no DMA of it runs any more) or has
- * nothing left to do; and frees it when the core has released it. One lane at a time.
+ * nothing left to do; and frees it when the core has released it, which is to say, has taken it from where it
+ * was offered: what stands there may be looked at. One lane at a time.
  *
  * Invariants: a copy that was taken ends in one DONE; those of a lane that is retired end as failed, after
  * what its copier had finished; a region or pool that is known to the core is known to the copier of the lane
@@ -25,11 +26,8 @@
 #define LANE_ENTRIES	8192u		/* of commands, and of events */
 #define LANE_ITEMS	(16ull << 20)	/* bytes of items: at least twice the largest copy that a slot can ask for */
 
-/* OFFERED --control--> RETIRED --core--> RELEASED */
-enum lane_state { LANE_OFFERED, LANE_RETIRED, LANE_RELEASED };
-
 struct lane {
-	_Atomic uint32_t state;
+	_Atomic bool retired;
 	_Atomic uint32_t under_way;	/* copies that were put and not DONE; written by the core */
 	struct wire_segment *segment;
 	size_t bytes;
@@ -141,7 +139,7 @@ struct device {
 	uint8_t *message;		/* room for a pool's */
 
 	/* Both threads': */
-	_Atomic(struct lane *) lane;	/* offered; written by the control thread */
+	_Atomic(struct lane *) lane;	/* offered: set by the control thread, cleared by the core */
 	_Atomic uint64_t *extents;	/* populated: a bit each; written by the core */
 
 	/* The core thread's: */

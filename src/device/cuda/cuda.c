@@ -173,10 +173,8 @@ static void send_waiting(struct device *device)
 /* Take over the lane that is offered, if there is one. */
 static void lane_take(struct device *device)
 {
-	struct lane *lane = atomic_load_explicit(&device->lane, memory_order_acquire);
-
-	if (!device->core_lane && lane && atomic_load_explicit(&lane->state, memory_order_acquire) == LANE_OFFERED)
-		device->core_lane = lane;
+	if (!device->core_lane)
+		device->core_lane = atomic_load_explicit(&device->lane, memory_order_acquire);
 }
 
 /* A pool of it that cannot be opened any more: it has to be told once. */
@@ -274,7 +272,6 @@ static bool event_take(struct device *device, struct lane *lane, const struct wi
 /* Its process is gone, and all that it had said has been taken. */
 static void lane_release(struct device *device)
 {
-	struct lane *lane = device->core_lane;
 	struct gpu_copy *copy;
 
 	while ((copy = device->sent.first)) {
@@ -282,7 +279,7 @@ static void lane_release(struct device *device)
 		fail(device, copy);
 	}
 	device->core_lane = NULL;
-	atomic_store_explicit(&lane->state, LANE_RELEASED, memory_order_release);
+	atomic_store_explicit(&device->lane, NULL, memory_order_release);
 	bell_ring(&device->minder.bell);
 }
 
@@ -308,7 +305,7 @@ static uint32_t cuda_reap(struct device *device, struct device_event *ret, uint3
 	lane = device->core_lane;
 	if (lane) {
 		/* Looked at first: what it had said was all there when it was retired. */
-		const bool retired = atomic_load_explicit(&lane->state, memory_order_acquire) == LANE_RETIRED;
+		const bool retired = atomic_load_explicit(&lane->retired, memory_order_acquire);
 
 		while (told < n && shared_queue_get(lane->events, &event))
 			told += event_take(device, lane, &event, &ret[told]);

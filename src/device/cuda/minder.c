@@ -34,6 +34,7 @@
 #define HEALTHY_NS	10000000000ull	/* up for that long: the next fault is a new one */
 #define START_NS	60000000000ull	/* to open the driver and the device */
 #define GRACE_NS	2000000000ull	/* beyond hang_ms: the copier looks at its device itself, and can say more */
+#define SAY_NS		1000000000ull	/* between two lines about copiers that were never up */
 #define STOP_MS		5000		/* for an end of its own, when the broker stops */
 #define SEND_BUFFER	(1 << 20)
 #define COPIER_FD	3
@@ -275,16 +276,29 @@ static void put_down(struct device *device, const char *why, uint64_t now_ns)
 	let_go(minder, now_ns);
 }
 
-static void say_end(const struct device *device, const siginfo_t *info, char *why, size_t bytes)
+static void why_it_ended(const struct minder *minder, const siginfo_t *info, char why[MESSAGE_REASON])
 {
-	const struct minder *minder = &device->minder;
-
 	if (minder->why[0])
-		snprintf(why, bytes, "%s", minder->why);
+		snprintf(why, MESSAGE_REASON, "%s", minder->why);
 	else if (info->si_code == CLD_EXITED)
-		snprintf(why, bytes, "the copier of %s ended with status %d; try again", device->name, info->si_status);
+		snprintf(why, MESSAGE_REASON, "the GPU's copier ended with status %d; try again", info->si_status);
 	else
-		snprintf(why, bytes, "the copier of %s was ended by signal %d; try again", device->name, info->si_status);
+		snprintf(why, MESSAGE_REASON, "the GPU's copier was ended by signal %d; try again", info->si_status);
+}
+
+/* Anybody can name a GPU that is not there, as often as he likes: of what was never up a line a second is logged. */
+static void say_end(const struct device *device, const char *why, uint64_t now_ns)
+{
+	static uint64_t said_ns;
+
+	if (device->minder.was_up && device->regions) {
+		log_error("%s: %s; what was under way fails, and what is registered is registered again", device->name, why);
+		return;
+	}
+	if (said_ns && now_ns - said_ns < SAY_NS)
+		return;
+	said_ns = now_ns;
+	log_error("%s: %s", device->name, why);
 }
 
 static void pause_grow(struct minder *minder, uint64_t now_ns)
@@ -302,9 +316,9 @@ static void reaped(struct device *device, const siginfo_t *info, uint64_t now_ns
 	struct minder *minder = &device->minder;
 	char why[MESSAGE_REASON];
 
-	say_end(device, info, why, sizeof(why));
+	why_it_ended(minder, info, why);
 	if (!minder->expected)
-		log_error("%s", why);
+		say_end(device, why, now_ns);
 	registry_down(device, !minder->was_up, -EIO, why);
 	if (minder->expected)
 		minder->pause_ns = minder->start_ns = 0;
@@ -314,10 +328,8 @@ static void reaped(struct device *device, const siginfo_t *info, uint64_t now_ns
 	minder->pid = 0;
 	fds_drop(minder);
 	minder->state = MINDER_REAPED;
-	if (atomic_load_explicit(&device->lane, memory_order_relaxed)) {
-		atomic_store_explicit(&minder->lane->state, LANE_RETIRED, memory_order_release);
-		bell_ring(device->host.bell);
-	}
+	atomic_store_explicit(&minder->lane->retired, true, memory_order_release);
+	bell_ring(device->host.bell);
 }
 
 static void look_for_end(struct device *device, uint64_t now_ns)
@@ -334,13 +346,8 @@ static void look_for_release(struct device *device)
 {
 	struct minder *minder = &device->minder;
 
-	if (minder->state != MINDER_REAPED)
+	if (minder->state != MINDER_REAPED || atomic_load_explicit(&device->lane, memory_order_acquire))
 		return;
-	if (atomic_load_explicit(&device->lane, memory_order_relaxed)) {
-		if (atomic_load_explicit(&minder->lane->state, memory_order_acquire) != LANE_RELEASED)
-			return;
-		atomic_store_explicit(&device->lane, NULL, memory_order_release);
-	}
 	lane_free(minder->lane);
 	minder->lane = NULL;
 	minder->state = MINDER_DOWN;
@@ -463,7 +470,7 @@ static void offer(struct device *device)
 {
 	struct minder *minder = &device->minder;
 
-	if (atomic_load_explicit(&device->lane, memory_order_relaxed) || !registry_is_back(device))
+	if (atomic_load_explicit(&device->lane, memory_order_acquire) || !registry_is_back(device))
 		return;
 	atomic_store_explicit(&device->lane, minder->lane, memory_order_release);
 	bell_ring(device->host.bell);
@@ -486,8 +493,8 @@ static void look_for_life(struct device *device, uint64_t now_ns)
 	if (minder->state == MINDER_STARTING) {
 		if (now_ns - minder->began_ns < START_NS)
 			return;
-		snprintf(why, sizeof(why), "the driver did not open %s within %llu s; look at the device (nvidia-smi) and the "
-			 "kernel's log", device->name, START_NS / 1000000000ull);
+		snprintf(why, sizeof(why), "the driver did not open the device within %llu s; look at it (nvidia-smi) and at "
+			 "the kernel's log", START_NS / 1000000000ull);
 		put_down(device, why, now_ns);
 		return;
 	}
@@ -495,8 +502,8 @@ static void look_for_life(struct device *device, uint64_t now_ns)
 		minder->beats = beats;
 		minder->beat_ns = now_ns;
 	} else if (now_ns - minder->beat_ns >= hang_ns(device)) {
-		snprintf(why, sizeof(why), "the copier of %s shows no sign of life: it is replaced, and what it did fails; look "
-			 "at the device (nvidia-smi) and the kernel's log", device->name);
+		snprintf(why, sizeof(why), "the GPU's copier shows no sign of life: it is replaced; look at the device "
+			 "(nvidia-smi) and the kernel's log");
 		put_down(device, why, now_ns);
 	}
 }
