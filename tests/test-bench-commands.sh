@@ -67,7 +67,7 @@ positive store_bytes_per_s
 
 # Without a driver every figure is null, with the reason; with one, see test-gpu-check.
 run gpu "device driver_version ways latency_4k_ns_p50 bare_4k_ns_p50 latency_16m_ns_p50 bare_16m_ns_p50 points
-	two_workers_load_bytes_per_s two_workers_store_bytes_per_s wrong_bytes" \
+	two_workers_load_bytes_per_s two_workers_store_bytes_per_s bounced_bytes wrong_bytes" \
 	--library /nowhere/libcuda.so --transfer 1M --arena 64M --set arena.extent=8M
 [[ $(field device) == null ]] || fail "gpu: it found a device where there is no driver"
 

@@ -159,7 +159,8 @@ static uint8_t *expected_block(struct gpu_mover *mover, uint32_t id)
 static void fill_store(struct gpu_mover *mover)
 {
 	for (uint32_t i = 0; i < mover->n_objects; i++) {
-		mover->store.keys[i] = payload_key((uint64_t)mover->config.worker << 56 | mover->rounds << 16 | i);
+		mover->store.keys[i] = payload_key(mover->config.run + ((uint64_t)mover->config.worker << 56 |
+							       mover->rounds << 16 | i));
 	}
 	for (uint32_t b = 0; b < mover->n_blocks; b++) {
 		const uint32_t object = b / mover->per_object;
@@ -276,8 +277,8 @@ static int finish(struct gpu_mover *mover, const char *what, struct stoker_job j
 	if (r < 0)
 		return fail(mover, r, "a %s is not over after %u s: %s", what, WAIT_US / 1000000, strerror(-r));
 	if (ret->status != STOKER_STATUS_OK || ret->n != n)
-		return fail(mover, -EIO, "a %s of %u objects ended with status \"%s\" and %u objects", what, n,
-			    stoker_status_name(ret->status), ret->n);
+		return fail(mover, -EIO, "a %s of %u objects ended with status \"%s\" and %u objects (%u, %u, %u)", what, n,
+			    stoker_status_name(ret->status), ret->n, ret->counts[0], ret->counts[1], ret->counts[2]);
 	return 0;
 }
 

@@ -21,7 +21,8 @@ struct gpu_mover_config {
 	const char *broker, *library;
 	enum trial_memory memory;
 	uint64_t transfer_max;		/* bytes of one transfer at most */
-	uint32_t worker;		/* part of every key */
+	uint64_t run;			/* parts of every key: of this run of the bench, */
+	uint32_t worker;		/* and of this process */
 };
 
 /** struct gpu_side - the blocks of one direction: those that are loaded, or those that are stored. */
