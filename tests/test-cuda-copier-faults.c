@@ -100,6 +100,9 @@ START_TEST(an_import_that_fails_is_refused_with_a_reason_and_leaves_nothing)
 	expect_refusal(&c, &message, NULL, -ERANGE);
 	message.offset = UINT64_MAX;
 	expect_refusal(&c, &message, NULL, -ERANGE);
+	message.offset = 0;
+	message.bytes++;
+	expect_refusal(&c, &message, NULL, -ERANGE);
 	message = copier_region_message(&vmm, 3);
 	message.bytes++;
 	expect_refusal(&c, &message, vmm.fds, -ERANGE);
@@ -108,8 +111,7 @@ START_TEST(an_import_that_fails_is_refused_with_a_reason_and_leaves_nothing)
 	expect_refusal(&c, &message, vmm.fds, -ERANGE);
 	message = copier_region_message(&vmm, 3);
 	expect_refusal(&c, &message, (int[]){ vmm.fds[0], c.arena_fd }, -EINVAL);
-	for (enum fake_call call = FAKE_CALL_mem_import; call <= FAKE_CALL_mem_import; call++)
-		fake_cuda_fail(rig_control, call, 2, CUDA_RESULT_OUT_OF_MEMORY);
+	fake_cuda_fail(rig_control, FAKE_CALL_mem_import, 2, CUDA_RESULT_OUT_OF_MEMORY);
 	message = copier_region_message(&vmm, 3);
 	expect_refusal(&c, &message, vmm.fds, -ENOMEM);
 	fake_cuda_fail(rig_control, FAKE_CALL_mem_map, 2, CUDA_RESULT_INVALID_VALUE);
