@@ -241,7 +241,7 @@ static inline uint32_t slot_word_stage(uint64_t word) { return (uint32_t)word & 
  * (bit i: length i + 1 is usable; F_ANY: key i exists); of a chained lookup it covers the last
  * STOKER_LARGE_KEYS lengths. RETRIEVE, STORE: after the place of the bitmap, one byte a chunk
  * (enum stoker_chunk), from the first key (STORE) or the first chunk that a segment names (RETRIEVE).
- * MAP, UNMAP: struct stoker_mapped at its start.
+ * MAP, UNMAP: struct stoker_mapped at its start. What a job that did not end OK has not come to is 0.
  */
 struct stoker_mapped {
 	uint64_t offset;	/* of the payload in the arena */

@@ -278,6 +278,33 @@ START_TEST(an_answer_is_published_whole)
 }
 END_TEST
 
+START_TEST(a_job_that_ends_early_does_not_show_what_the_one_before_has_left)
+{
+	const uint64_t bitmap[64] = { [0 ... 63] = UINT64_MAX };
+	const uint8_t chunks[64] = { [0 ... 63] = STOKER_CHUNK_RETRIEVED };
+	const struct engine_answer whole = {
+		.stage = STOKER_STAGE_DONE, .bitmap_words = 64, .bitmap = bitmap, .n_chunks = 64, .chunks = chunks,
+	};
+	const struct engine_answer early = { .stage = STOKER_STAGE_DONE, .status = STOKER_STATUS_EXPIRED };
+	const struct engine_answer partly = {
+		.stage = STOKER_STAGE_DONE, .status = STOKER_STATUS_CANCELLED, .n_chunks = 3, .chunks = chunks,
+	};
+	const uint8_t *output = channel->base + plan_output_offset(&channel->plan, 4);
+	const uint8_t *statuses = output + plan_status_offset(&channel->plan, 4);
+	const uint8_t none[512] = { 0 };
+
+	channel_publish(channel, 4, 21, &whole);
+	channel_publish(channel, 4, 22, &early);
+	ck_assert_mem_eq(output, none, sizeof(bitmap));
+	ck_assert_mem_eq(statuses, none, sizeof(chunks));
+	channel_publish(channel, 4, 23, &whole);
+	channel_publish(channel, 4, 24, &partly);
+	ck_assert_mem_eq(output, none, sizeof(bitmap));
+	ck_assert_mem_eq(statuses, chunks, 3);
+	ck_assert_mem_eq(statuses + 3, none, sizeof(chunks) - 3);
+}
+END_TEST
+
 START_TEST(only_the_generation_that_is_waited_for_asks_for_a_wake)
 {
 	const struct engine_answer probed = { .stage = STOKER_STAGE_PROBED };
@@ -374,6 +401,7 @@ int main(void)
 	tcase_add_test(tests, a_ready_word_that_there_is_not_is_refused_and_costs_nothing_more);
 	tcase_add_test(tests, a_cancel_takes_the_generation_from_the_cancel_word);
 	tcase_add_test(tests, an_answer_is_published_whole);
+	tcase_add_test(tests, a_job_that_ends_early_does_not_show_what_the_one_before_has_left);
 	tcase_add_test(tests, only_the_generation_that_is_waited_for_asks_for_a_wake);
 	tcase_add_test(tests, only_a_job_that_a_device_waits_for_is_told_to_it_and_only_when_it_is_done);
 	tcase_add_test(tests, a_client_that_never_reads_its_pipe_never_holds_up_a_wake);

@@ -192,17 +192,27 @@ void channel_free(struct channel *channel)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+/*
+ * A job that ended early has come to some of its keys, or to none: the rest must not be what the slot's job
+ * before has left.
+ */
 static void results_write(struct channel *channel, uint32_t slot, const struct engine_answer *answer)
 {
 	uint8_t *output = channel->base + plan_output_offset(&channel->plan, slot);
+	uint8_t *statuses = output + plan_status_offset(&channel->plan, slot);
 	const uint32_t keys = plan_slot_keys(&channel->plan, slot);
 
 	assert(answer->bitmap_words <= keys / 64);
 	assert(answer->n_chunks <= keys);
+	if (answer->status != STOKER_STATUS_OK) {
+		memset(output + answer->bitmap_words * sizeof(uint64_t), 0,
+		       (keys / 64 - answer->bitmap_words) * sizeof(uint64_t));
+		memset(statuses + answer->n_chunks, STOKER_CHUNK_NONE, keys - answer->n_chunks);
+	}
 	if (answer->bitmap_words)
 		memcpy(output, answer->bitmap, answer->bitmap_words * sizeof(uint64_t));
 	if (answer->n_chunks)
-		memcpy(output + plan_status_offset(&channel->plan, slot), answer->chunks, answer->n_chunks);
+		memcpy(statuses, answer->chunks, answer->n_chunks);
 	if (answer->mapped)
 		memcpy(output, answer->mapped, sizeof(*answer->mapped));
 }
