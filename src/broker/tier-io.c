@@ -203,6 +203,14 @@ static bool log_keep(struct tier *tier)
 	int r = 0;
 
 	log_write(tier);
+	/* Its end closes the log's old file, which a sync that is under way, or waits in the ring, would miss. */
+	if (tier->n_syncs == 0 && slabs_compact_wanted(tier->slabs) && !tier->no_compaction) {
+		r = slabs_compact_step(tier->slabs, false, tier->kept);
+		if (r < 0) {
+			log_lost(tier, -r, "compact");
+			tier->no_compaction = true;
+		}
+	}
 	if (tier->n_syncs == 0 && (gated || due)) {
 		tier->syncing = slabs_position(tier->slabs);
 		tier->sync_due_ns = 0;
@@ -211,13 +219,6 @@ static bool log_keep(struct tier *tier)
 		if (due) {	/* and where the images lie: the file system's own notes of it */
 			tier->way->sync(tier->way_data, tier->file, TIER_SYNC_FILE);
 			tier->n_syncs++;
-		}
-	}
-	if (slabs_compact_wanted(tier->slabs) && !tier->no_compaction) {
-		r = slabs_compact_step(tier->slabs, false, tier->kept);
-		if (r < 0) {
-			log_lost(tier, -r, "compact");
-			tier->no_compaction = true;
 		}
 	}
 	return r > 0;
