@@ -192,7 +192,7 @@ static void region_open(struct session *session, struct session_parts *parts)
 	struct device_memory memory = { .uid = session->peer.uid, .n_fds = parts->n, .fds = parts->fds,
 					.cuda = &parts->first, .fd_bytes = parts->fd_bytes,
 					.fence = session->channel->fence };
-	int device, number;
+	int device = -1, number;
 
 	if (parts->status == STOKER_STATUS_OK && !fits(parts))
 		parts_refuse(parts, STOKER_STATUS_BAD_REQUEST, "cannot register memory of a GPU: offset and bytes lie "
