@@ -87,11 +87,50 @@ END_TEST
 START_TEST(what_is_not_known_is_told_with_what_is)
 {
 	refused("[arena]\nsice = 2G\n", WORDS("stoker.conf:2", "\"sice\"", "size, extent, policy"));
-	refused("[memory]\nsize = 2G\n", WORDS("stoker.conf:2", "\"memory\"", "broker, arena, disk"));
-	refused("[tier]\npath = /tmp\n", WORDS("stoker.conf:2", "[tier NAME]"));
-	refused("[arena x]\nsize = 2G\n", WORDS("stoker.conf:2", "[arena]"));
+	refused("[memory]\nsize = 2G\n", WORDS("stoker.conf:1", "\"memory\"", "broker, arena, disk"));
+	refused("[tier]\npath = /tmp\n", WORDS("stoker.conf:1", "[tier NAME]"));
+	refused("[arena x]\nsize = 2G\n", WORDS("stoker.conf:1", "[arena]"));
 	refused("size = 2G\n", WORDS("stoker.conf:1"));
 	refused("[arena]\nthis is no line\n", WORDS("stoker.conf:2"));
+}
+END_TEST
+
+START_TEST(a_section_without_keys_is_seen)
+{
+	refused("[broker]\n[nosuch]\n", WORDS("stoker.conf:2", "\"nosuch\"", "broker, arena, disk"));
+	refused("\xef\xbb\xbf[nosuch]", WORDS("stoker.conf:1", "\"nosuch\""));
+	refused("[arena]\nsize = 2G\n [tier a/b] ; here\n", WORDS("stoker.conf:3", "[tier NAME]"));
+	ck_assert_msg(read_text("[arena]\n[tenant a]\n[tier t] ; later\n[tenant a]\n") == 0, "%s", why);
+	ck_assert_uint_eq(config.n_tenants, 1);
+	ck_assert_str_eq(config.tenants[0].name, "a");
+	ck_assert_uint_eq(config.n_tiers, 1);
+	ck_assert_int_lt(config_finish(&config, why), 0);
+	ck_assert_ptr_nonnull(strstr(why, "tenant a names neither uids nor gids"));
+}
+END_TEST
+
+START_TEST(what_is_wrong_with_a_line_is_what_is_told)
+{
+	char text[400];
+	FILE *file;
+
+	refused("\n[arena\nsize = 2G\n", WORDS("stoker.conf:2", "not closed", "[SECTION]"));
+	refused("[arena]\nsize = 2G # why\n", WORDS("stoker.conf:2", "arena.size", "\"2G # why\""));
+	/* 198 bytes and the line's end are taken, with and without one. */
+	memset(text, 'x', sizeof(text));
+	text[0] = ';';
+	text[198] = '\0';
+	ck_assert_msg(read_text(text) == 0, "%s", why);
+	text[198] = '\n';
+	text[199] = '\0';
+	ck_assert_msg(read_text(text) == 0, "%s", why);
+
+	memcpy(text, "[arena]\nsize = 2\0G\n", 19);
+	file = fmemopen(text, 19, "r");
+	config_init(&config);
+	ck_assert_int_lt(config_read(&config, file, "stoker.conf", why), 0);
+	fclose(file);
+	ck_assert_str_eq(why, "stoker.conf:2: there is a NUL byte: a configuration is text");
 }
 END_TEST
 
@@ -150,6 +189,8 @@ START_TEST(what_contradicts_itself_is_refused)
 {
 	static const char *const texts[] = {
 		"[broker]\nname = stoker\n", "[broker]\nname = /a/b\n", "[broker]\nname = /\n",
+		"[broker]\nname = /..\n", "[tenant a]\nuids = 5, 6\n[tenant b]\nuids = 7, 6\n",
+		"[tier a]\npath = /etc/passwd\nsize = 1G\n", "[tier a]\npath = /dev/null\nsize = 1G\n",
 		"[arena]\nsize = 1M\n", "[arena]\nextent = 65537\n",
 		"[limits]\ndeadline_ms = 5000\ndeadline_max_ms = 1000\n", "[tenant a]\ntrusted = yes\n",
 		"[tier a]\npath = /tmp\n", "[tier a]\nsize = 1G\n", "[tier a]\npath = /tmp\nsize = 1M\n",
@@ -197,6 +238,16 @@ START_TEST(groups_and_admins_are_told_apart)
 	ck_assert(config_is_admin(&config, 0));
 	ck_assert(config_is_admin(&config, geteuid()));
 	ck_assert(!config_is_admin(&config, 60));
+}
+END_TEST
+
+START_TEST(who_is_named_goes_before_anybody)
+{
+	ck_assert_int_eq(read_text("[tenant all]\nuids = *\n[tenant g]\ngids = 50\n[tenant u]\nuids = 60\n"), 0);
+	ck_assert_msg(config_finish(&config, why) == 0, "%s", why);
+	ck_assert_int_eq(config_tenant_of(&config, 60, 50), 2);
+	ck_assert_int_eq(config_tenant_of(&config, 61, 50), 1);
+	ck_assert_int_eq(config_tenant_of(&config, 61, 51), 0);
 }
 END_TEST
 
@@ -292,6 +343,8 @@ int main(void)
 	tcase_add_test(tests, a_file_sets_values_of_every_type);
 	tcase_add_test(tests, a_bad_value_is_told_with_file_line_key_and_what_is_allowed);
 	tcase_add_test(tests, what_is_not_known_is_told_with_what_is);
+	tcase_add_test(tests, a_section_without_keys_is_seen);
+	tcase_add_test(tests, what_is_wrong_with_a_line_is_what_is_told);
 	tcase_add_test(tests, a_value_given_twice_is_refused);
 	tcase_add_test(tests, a_line_that_is_too_long_is_refused_and_not_cut);
 	tcase_add_test(tests, the_command_line_goes_before_the_file);
@@ -300,6 +353,7 @@ int main(void)
 	tcase_add_test(tests, an_arena_larger_than_the_machine_is_refused_with_what_it_has);
 	tcase_add_test(tests, a_uid_that_nobody_maps_must_be_named_outright);
 	tcase_add_test(tests, groups_and_admins_are_told_apart);
+	tcase_add_test(tests, who_is_named_goes_before_anybody);
 	tcase_add_test(tests, a_reload_takes_over_what_it_can_and_names_the_rest);
 	tcase_add_test(tests, what_is_printed_says_the_same_when_it_is_read);
 	suite_add_tcase(suite, tests);

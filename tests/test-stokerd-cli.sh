@@ -45,6 +45,7 @@ refuse 2 'argument "status" is not understood: see --help' status
 for bad in /a/b stoker / '' /a//b "/a b" "/$(printf '%065d' 0)"; do
 	refuse 2 "broker.name cannot be \"$bad\": allowed is / and 1 to 64 of [A-Za-z0-9._-]" --name "$bad"
 done
+refuse 2 'broker.name cannot be "/..": allowed is / and 1 to 64 of [A-Za-z0-9._-], but not /. and /..' --name /..
 for bad in 0 -1 lots 64X 1.5G 110% 0% 18446744073709551616 ''; do
 	refuse 2 "--memory: arena.size cannot be \"$bad\": allowed is a size above 0, as 64K, 2G or 10%" --memory "$bad"
 done
@@ -57,6 +58,7 @@ refuse 2 '--tier :1G: must be PATH:SIZE' --tier :1G
 refuse 2 "--tier $dir:0: tier disk0.size cannot be \"0\": allowed is a size above 0" --tier "$dir:0"
 refuse 2 'tier disk0: size cannot be "1K": allowed is a size of one extent (64 MiB) and more' --tier "$dir:1K"
 refuse 2 "tier disk0: size cannot be \"8000T\": the file system of $dir/tier has " --tier "$dir/tier:8000T"
+refuse 2 'tier disk0: path /dev/null is neither a directory nor a block device: name one' --tier /dev/null:1G
 refuse 2 "tiers disk0 and disk1 have one path, $dir/t: give each a directory of its own" \
 	--memory 64M --tier "$dir/t:64M" --tier "$dir/t:64M"
 
@@ -79,6 +81,8 @@ refuse 2 'tier x has no path: give it both path and size' --set tier.x.size=1G
 refuse 2 'limits.lease_ms is above limits.lease_max_ms: a default cannot exceed its maximum' \
 	--set limits.lease_ms=3000 --set limits.lease_max_ms=2000
 
+refuse 2 'tenants a and b both name uid 77: name it in one of them' --set tenant.a.uids=77 --set tenant.b.uids=77
+
 # ---- a file
 
 # file TEXT MESSAGE: a configuration file of TEXT is refused with its name and MESSAGE
@@ -91,11 +95,14 @@ file()
 file '[arena]\n\nsize = lots\n' ':3: arena.size cannot be "lots": allowed is a size above 0, as 64K, 2G or 10%'
 file '[arena]\nsize = 0\n' ':2: arena.size cannot be "0"'
 file '# fine\n[arena]\npolcy = lru\n' ':3: section arena has no key "polcy": it has size, extent, policy'
-file '[arenas]\nsize = 1G\n' ':2: there is no section "arenas"'
+file '[arenas]\nsize = 1G\n' ':1: there is no section "arenas"'
 file '[broker]\nthreads\n' ':2: neither [SECTION] nor KEY = VALUE nor a comment (#)'
 file '[broker]\nthreads = 1\nthreads = 2\n' ':3: broker.threads is given twice'
-file '[tier]\npath = /tmp\n' ':2: "tier" is no section: write [tier NAME]'
+file '[tier]\npath = /tmp\n' ':1: "tier" is no section: write [tier NAME]'
 file "[broker]\nname = $(printf '%0300d' 0)\n" ':2: the line is too long: 198 bytes are allowed'
+file '[nosuch]\n' ':1: there is no section "nosuch"'
+file '[broker]\n[arena\nsize = 1G\n' ':2: the section'"'"'s name is not closed: write [SECTION]'
+file '[arena]\nsize = 1G\0\n' ':2: there is a NUL byte'
 refuse 2 "configuration file $dir/absent could not be opened: No such file or directory" --config "$dir/absent"
 refuse 2 "$dir:0: could not be read: Is a directory" --config "$dir"
 

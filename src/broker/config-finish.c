@@ -89,17 +89,22 @@ static bool ids_name(const struct config_ids *ids, uint32_t id)
 	return false;
 }
 
+/* Who is named goes before who is meant by *, whatever the order of the sections. */
 int config_tenant_of(const struct config *config, uid_t uid, gid_t gid)
 {
 	/* Everybody whom this user namespace does not map looks alike: such a peer is let in only by name. */
 	const bool nobody = uid == overflow_uid();
 
 	for (uint32_t i = 0; i < config->n_tenants; i++) {
-		const struct config_tenant *tenant = &config->tenants[i];
-
-		if (ids_name(&tenant->uids, uid))
+		if (ids_name(&config->tenants[i].uids, uid))
 			return (int)i;
-		if (!nobody && (tenant->uids.any || tenant->gids.any || ids_name(&tenant->gids, gid)))
+	}
+	for (uint32_t i = 0; !nobody && i < config->n_tenants; i++) {
+		if (ids_name(&config->tenants[i].gids, gid))
+			return (int)i;
+	}
+	for (uint32_t i = 0; !nobody && i < config->n_tenants; i++) {
+		if (config->tenants[i].uids.any || config->tenants[i].gids.any)
 			return (int)i;
 	}
 	return -1;
@@ -116,6 +121,23 @@ bool config_is_admin(const struct config *config, uid_t uid)
 	return false;
 }
 
+/* A uid belongs to one tenant: two that name it are a mistake, which the order of sections must not decide. */
+static int uids_check(const struct config *config, uint32_t tenant, char *why)
+{
+	const struct config_ids *uids = &config->tenants[tenant].uids;
+
+	for (uint32_t other = 0; other < tenant; other++) {
+		for (uint32_t i = 0; i < uids->n; i++) {
+			if (!ids_name(&config->tenants[other].uids, uids->id[i]))
+				continue;
+			snprintf(why, CONFIG_WHY, "tenants %s and %s both name uid %u: name it in one of them",
+				 config->tenants[other].name, config->tenants[tenant].name, uids->id[i]);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
 static int tenants_finish(struct config *config, char *why)
 {
 	if (config->n_tenants == 0) {
@@ -127,6 +149,8 @@ static int tenants_finish(struct config *config, char *why)
 	for (uint32_t i = 0; i < config->n_tenants; i++) {
 		const struct config_tenant *tenant = &config->tenants[i];
 
+		if (uids_check(config, i, why) < 0)
+			return -EINVAL;
 		if (tenant->uids.n || tenant->uids.any || tenant->gids.n || tenant->gids.any)
 			continue;
 		snprintf(why, CONFIG_WHY, "tenant %s names neither uids nor gids: nobody could ever belong to it",
@@ -184,11 +208,17 @@ static int space_of(const char *path, uint64_t *ret)
 static int tier_finish(struct config_tier *tier, uint64_t extent, char *why)
 {
 	uint64_t whole = 0;
+	struct stat is;
 	char text[16];
 
 	if (tier->path[0] == '\0' || tier->size[0] == '\0') {
 		snprintf(why, CONFIG_WHY, "tier %s has no %s: give it both path and size", tier->name,
 			 tier->path[0] ? "size" : "path");
+		return -EINVAL;
+	}
+	if (stat(tier->path, &is) == 0 && !S_ISDIR(is.st_mode) && !S_ISBLK(is.st_mode)) {
+		snprintf(why, CONFIG_WHY, "tier %s: path %s is neither a directory nor a block device: name one, or a "
+			 "directory to be made", tier->name, tier->path);
 		return -EINVAL;
 	}
 	const int r = space_of(tier->path, &whole);
@@ -222,8 +252,8 @@ static int numbers_finish(const struct config *config, char *why)
 	char is[16], has[16];
 
 	if (control_name_check(config->broker.name) < 0) {
-		snprintf(why, CONFIG_WHY, "broker.name cannot be \"%.80s\": allowed is / and 1 to 64 of [A-Za-z0-9._-]",
-			 config->broker.name);
+		snprintf(why, CONFIG_WHY, "broker.name cannot be \"%.80s\": allowed is / and 1 to 64 of [A-Za-z0-9._-], "
+			 "but not /. and /..", config->broker.name);
 		return -EINVAL;
 	}
 	if (config->arena.extent % 4096 != 0) {

@@ -356,23 +356,64 @@ struct reader {
 	FILE *file;
 	const char *path;
 	uint32_t line;
-	bool too_long, failed;
+	bool failed;
 	uint64_t seen[CONFIG_SECTIONS][CONFIG_TENANTS_MAX];	/* bit: row */
 	char *why;
 };
 
+static char *reader_refuse(struct reader *reader, const char *what)
+{
+	snprintf(reader->why, CONFIG_WHY, "%s:%u: %s", reader->path, reader->line, what);
+	reader->failed = true;
+	return NULL;
+}
+
+/*
+ * inih goes on after a section line that is not closed, and tells of a section only with its first key:
+ * one without keys would be neither refused nor made. So section lines are looked at here, before inih.
+ */
+static bool reader_section(struct reader *reader, const char *line)
+{
+	char where[CONFIG_TEXT_MAX + 16], name[256];
+	uint32_t section, i;
+
+	if (reader->line == 1 && strncmp(line, "\xef\xbb\xbf", 3) == 0)
+		line += 3;
+	line += strspn(line, " \t\r\v\f");
+	if (*line != '[')
+		return true;
+	const size_t n = strcspn(line + 1, "]");
+	if (line[1 + n] != ']') {
+		reader_refuse(reader, "the section's name is not closed: write [SECTION]");
+		return false;
+	}
+	snprintf(name, sizeof(name), "%.*s", (int)n, line + 1);
+	snprintf(where, sizeof(where), "%s:%u", reader->path, reader->line);
+	reader->failed = section_find(reader->config, where, name, &section, &i, reader->why) < 0;
+	return !reader->failed;
+}
+
 static char *reader_line(char *line, int bytes, void *stream)
 {
 	struct reader *reader = stream;
+	int n = 0, c = 0;
 
-	if (reader->failed || !fgets(line, bytes, reader->file))
+	if (reader->failed)
 		return NULL;
 	reader->line++;
-	if (!strchr(line, '\n') && !feof(reader->file)) {
-		reader->too_long = true;
+	while (n < bytes - 1 && c != '\n' && (c = getc(reader->file)) != EOF) {
+		if (c == '\0')
+			return reader_refuse(reader, "there is a NUL byte: a configuration is text");
+		line[n++] = (char)c;
+	}
+	line[n] = '\0';
+	if (n == 0 || ferror(reader->file)) {
+		reader->line--;
 		return NULL;
 	}
-	return line;
+	if (n == bytes - 1 && c != '\n' && (c = getc(reader->file)) != EOF)
+		return reader_refuse(reader, "the line is too long: 198 bytes are allowed");
+	return reader_section(reader, line) ? line : NULL;
 }
 
 static int reader_value(void *arg, const char *section, const char *key, const char *value)
@@ -381,6 +422,9 @@ static int reader_value(void *arg, const char *section, const char *key, const c
 	uint32_t place[3];
 	char where[CONFIG_TEXT_MAX + 16];
 
+	/* inih can be built to tell of sections too. */
+	if (!key)
+		return 1;
 	snprintf(where, sizeof(where), "%s:%u", reader->path, reader->line);
 	if (set_one(reader->config, where, section, key, value, place, reader->why) < 0) {
 		reader->failed = true;
@@ -404,10 +448,6 @@ int config_read(struct config *config, FILE *file, const char *path, char *why)
 
 	if (reader.failed)
 		return -EINVAL;
-	if (reader.too_long) {
-		snprintf(why, CONFIG_WHY, "%s:%u: the line is too long: 198 bytes are allowed", path, reader.line);
-		return -EINVAL;
-	}
 	if (ferror(file)) {
 		snprintf(why, CONFIG_WHY, "%s:%u: could not be read: %m", path, reader.line);
 		return -EINVAL;
