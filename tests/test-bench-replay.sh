@@ -154,5 +154,54 @@ for options in "" "--trace $trace --workers 0" "--trace $trace --object-size 100
 	[[ -s $work/error && ! -s $work/report ]] || fail "$test: nothing is said of: replay $options"
 done
 
+test="what is wrong with a trace is named by its line, before a broker is started"
+# bad_trace TEXT LINE...: a trace of these lines is refused with TEXT, by replay and by policy
+bad_trace() {
+	local said=$1 command
+	shift
+	printf '%s\n' "$@" >"$work/bad.jsonl"
+	(($#)) || : >"$work/bad.jsonl"
+	for command in replay policy; do
+		status=0
+		"$bench" "$command" --trace "$work/bad.jsonl" >"$work/report" 2>"$work/error" || status=$?
+		((status == 2)) || fail "$test: exit status $status of $command, not 2 with: $said"
+		[[ $(wc -l <"$work/error") == 1 ]] || fail "$test: $command says more than a line"
+		grep -qF "$said" "$work/error" || fail "$test: $command does not say: $said"
+	done
+}
+good='{"timestamp": 1, "hash_ids": [1, 2]}'
+bad_trace 'bad.jsonl": the file has no requests'
+bad_trace 'line 2: "timestamp" is negative' "$good" '{"timestamp": -5, "hash_ids": [3]}'
+bad_trace 'line 1: "hash_ids" holds something that is no whole number' '{"timestamp": 5, "hash_ids": [1e300]}'
+bad_trace 'line 3: the request has 16385 blocks; a lookup' "$good" "" \
+	"{\"timestamp\": 5, \"hash_ids\": [$(seq -s, 16385)]}" "$good"
+
+test="a share that is none, and a comma too many, are refused"
+printf '%s\n' "$good" >"$work/good.jsonl"
+for capacity in 200% 0% -1% 5%, ,5% ""; do
+	status=0
+	"$bench" policy --trace "$work/good.jsonl" --capacity "$capacity" >"$work/report" 2>"$work/error" || status=$?
+	((status == 2)) || fail "$test: exit status $status for --capacity $capacity"
+	[[ -s $work/error ]] || fail "$test: nothing is said of --capacity $capacity"
+done
+
+test="a broker that is not there, and a name that is none"
+status=0
+"$bench" replay --trace "$work/good.jsonl" --attach nope >"$work/report" 2>"$work/error" || status=$?
+((status == 2)) || fail "$test: exit status $status for a name without /"
+grep -qF '"nope" is no broker'"'"'s name: that is / and 1 to 64' "$work/error" || fail "$test: the rule is not said"
+status=0
+"$bench" replay --trace "$work/good.jsonl" --attach "/nope-$$" >"$work/report" 2>"$work/error" || status=$?
+((status == 1)) || fail "$test: exit status $status for a broker that is not there"
+grep -qF "start stokerd --name /nope-$$" "$work/error" || fail "$test: it does not say what to do"
+
+test="sizes that the broker refuses are wrong usage"
+for options in "--l1 1K" "--l1 900T" "--disk 900T"; do
+	# shellcheck disable=SC2086 # they are several
+	replay 2 --requests 1 $options
+	[[ ! -s $work/report ]] || fail "$test: $options has a report"
+	grep -q 'cannot be' "$work/error" || fail "$test: nothing is said of $options"
+done
+
 test="a setting that the broker refuses ends the bench"
-replay 1 --requests 1 --set arena.policy=best
+replay 2 --requests 1 --set arena.policy=best

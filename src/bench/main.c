@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shm/control.h"
 #include "src/bench/bench.h"
+#include "src/bench/own-broker.h"
 
 static const struct bench_command *const commands[] = {
 	&bench_replay, &bench_rtt,    &bench_lookup, &bench_index, &bench_disk,
@@ -53,6 +55,21 @@ static void command_help(const struct bench_command *command)
 	options_help(general_options);
 }
 
+/* What options of all commands say. */
+static int check_common(void)
+{
+	if (strcmp(bench_common.format, "json") != 0 && strcmp(bench_common.format, "text") != 0) {
+		bench_say("--format takes json or text, not \"%s\"", bench_common.format);
+		return BENCH_USAGE;
+	}
+	if (bench_common.attach && control_name_check(bench_common.attach) < 0) {
+		bench_say("--attach: \"%s\" is no broker's name: that is / and 1 to 64 of [A-Za-z0-9._-], but not /. and /..",
+			  bench_common.attach);
+		return BENCH_USAGE;
+	}
+	return BENCH_OK;
+}
+
 static int run(const struct bench_command *command, int argc, char **argv)
 {
 	const struct option_row *const tables[] = {
@@ -64,12 +81,7 @@ static int run(const struct bench_command *command, int argc, char **argv)
 	struct report *report;
 	int status;
 
-	if (options_parse(tables, 3, argc, argv) < 0) {
-		json_decref(parameters);
-		return BENCH_USAGE;
-	}
-	if (strcmp(bench_common.format, "json") != 0 && strcmp(bench_common.format, "text") != 0) {
-		bench_say("--format takes json or text, not \"%s\"", bench_common.format);
+	if (options_parse(tables, 3, argc, argv) < 0 || check_common() != BENCH_OK) {
 		json_decref(parameters);
 		return BENCH_USAGE;
 	}
@@ -82,6 +94,8 @@ static int run(const struct bench_command *command, int argc, char **argv)
 		return BENCH_FAILED;
 	}
 	status = command->run(report);
+	if (own_broker_refused())
+		status = BENCH_USAGE;
 	if (status != BENCH_USAGE && report_print(report, strcmp(bench_common.format, "json") == 0) < 0) {
 		bench_say("could not write the report to stdout");
 		status = BENCH_FAILED;

@@ -147,7 +147,9 @@ static int add_pool(struct mover *mover, int fd)
 
 static int attach(struct mover *mover)
 {
-	const struct stoker_options options = { .size = sizeof(options), .client_name = "stoker-bench" };
+	const struct stoker_options options = {
+		.size = sizeof(options), .client_name = "stoker-bench", .slots_large = MOVER_SLOTS_LARGE,
+	};
 	int r = stoker_attach(mover->config.broker, &options, &mover->stoker);
 
 	if (r < 0)

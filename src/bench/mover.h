@@ -14,10 +14,14 @@
 
 #include <stoker/stoker.h>
 
+#include "shm/layout.h"
 #include "src/bench/sample.h"
 
 #define MOVER_POLLS 64u	/* polls in one sample of their time */
 #define MOVER_WHY   256u
+/* Large slots that it asks for, and so the longest lookup, if the broker grants them: its own does. */
+#define MOVER_SLOTS_LARGE 4u
+#define MOVER_KEYS_MAX	  (MOVER_SLOTS_LARGE * STOKER_LARGE_KEYS)
 
 struct mover_config {
 	const char *broker;

@@ -22,6 +22,7 @@
 #define READY_TIMEOUT_MS 20000
 #define STOP_TIMEOUT_MS	 20000
 #define SETTLE_MS	 2000
+#define STOKERD_USAGE	 2		/* its exit status: wrong options or configuration */
 #define ARGUMENTS_MAX	 (16 + 2 * (OWN_BROKER_SETTINGS + OPTION_LIST_MAX))
 
 /* All of the one broker; the signal handler reads it. */
@@ -35,6 +36,7 @@ static struct {
 	volatile pid_t guardian;
 	volatile int guardian_pipe;	/* its end tells the guardian that we are gone */
 	bool said_dead;
+	bool refused;			/* it ended with STOKERD_USAGE before it was ready */
 } own = { .guardian_pipe = -1 };
 
 void own_broker_set(struct own_broker_config *config, const char *format, ...)
@@ -304,6 +306,7 @@ static void say_not_ready(int r, pid_t pid)
 		kill(pid, SIGKILL);
 	}
 	waitpid(pid, &status, 0);
+	own.refused = r != -ETIMEDOUT && WIFEXITED(status) && WEXITSTATUS(status) == STOKERD_USAGE;
 	if (r != -ETIMEDOUT && WIFEXITED(status))
 		bench_say("\"%s\" ended with status %d before it was ready", own.executable, WEXITSTATUS(status));
 	else if (r != -ETIMEDOUT)
@@ -344,9 +347,18 @@ static int attach(struct own_broker *broker)
 
 	snprintf(broker->name, sizeof(broker->name), "%s", bench_common.attach);
 	r = control_map(broker->name, &broker->page);
-	if (r < 0)
-		bench_say("could not find a broker named \"%s\": %s", broker->name, strerror(-r));
+	if (r == -ENOENT)
+		bench_say("there is no broker \"%s\"; start stokerd --name %s, or leave --attach away to measure a broker "
+			  "of the bench's own", broker->name, broker->name);
+	else if (r < 0)
+		bench_say("could not use the broker \"%s\": %s; stokerctl --name %s status says more", broker->name,
+			  strerror(-r), broker->name);
 	return r;
+}
+
+bool own_broker_refused(void)
+{
+	return own.refused;
 }
 
 int own_broker_start(const struct own_broker_config *config, struct own_broker *ret)

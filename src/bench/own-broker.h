@@ -39,6 +39,11 @@ struct own_broker {
  */
 int own_broker_start(const struct own_broker_config *config, struct own_broker *ret);
 /*
+ * Did the broker refuse its options or settings, as sizes that do not fit the machine? Then the bench was
+ * used wrongly; what is wrong the broker has said.
+ */
+bool own_broker_refused(void);
+/*
  * Wait until it has read its tables and its arena is populated as far as it will be: what is measured
  * or counted before depends on how fast the machine zeroes memory. False, after saying so: it took too long.
  */

@@ -47,18 +47,25 @@ struct list {
 static int split(const char *name, const char *text, struct list *ret)
 {
 	ret->n = 0;
-	while (*text) {
+	/* One round more than there are commas: what is empty, also behind the last, is refused. */
+	for (;;) {
 		const size_t length = strcspn(text, ",");
 
-		if (length == 0 || length >= sizeof(ret->text[0]) || ret->n == LIST_MAX) {
+		if (length == 0) {
+			bench_say("--%s has a comma too many, or no value: it takes 1 to %u of them between commas", name,
+				  LIST_MAX);
+			return -EINVAL;
+		}
+		if (length >= sizeof(ret->text[0]) || ret->n == LIST_MAX) {
 			bench_say("--%s takes up to %u values between commas, not \"%s\"", name, LIST_MAX, text);
 			return -EINVAL;
 		}
 		memcpy(ret->text[ret->n], text, length);
 		ret->text[ret->n++][length] = '\0';
-		text += length + (text[length] == ',');
+		if (text[length] == '\0')
+			return 0;
+		text += length + 1;
 	}
-	return ret->n ? 0 : -EINVAL;
 }
 
 static int parse_policy(const char *text, enum engine_policy *ret)
@@ -95,7 +102,7 @@ static int parse_capacity(const char *text, const struct trace *trace, struct so
 	if (text[strlen(text) - 1] == '%') {
 		const double share = strtod(text, &end);
 
-		if (*end != '%' || !(share > 0 && share <= 1000))
+		if (*end != '%' || !(share > 0 && share <= 100))
 			return -EINVAL;
 		*ret_objects = (uint64_t)(share / 100 * (double)trace->unique + 0.5);
 		ret->extent_bytes = image * objects_of_extent(*ret_objects);
@@ -157,7 +164,8 @@ static int run_one(const struct trace *trace, const char *policy, const char *ca
 		return -EINVAL;
 	}
 	if (parse_capacity(capacity, trace, &config, &objects) < 0) {
-		bench_say("--capacity takes shares such as 5%% and sizes of at least an extent, not \"%s\"", capacity);
+		bench_say("--capacity takes shares above 0%% and up to 100%% of the trace's unique blocks, at least one of "
+			  "them, and sizes of at least an extent, not \"%s\"", capacity);
 		return -EINVAL;
 	}
 	/* Entries never bound what is kept: room for what is there, for as many that are remembered, and a request. */
@@ -195,9 +203,10 @@ static int run(struct report *report)
 		return BENCH_USAGE;
 	}
 	if (trace->longest > STOKER_LARGE_KEYS) {
-		bench_say("the longest request has %llu blocks; a lookup of this command takes %u",
-			  (unsigned long long)trace->longest, STOKER_LARGE_KEYS);
-		r = -E2BIG;
+		bench_say("trace \"%s\", line %llu: the request has %llu blocks; a lookup of this command takes %u",
+			  options.trace, (unsigned long long)trace->longest_line, (unsigned long long)trace->longest,
+			  STOKER_LARGE_KEYS);
+		r = -EINVAL;
 	}
 	for (uint32_t p = 0; r == 0 && p < policies.n; p++) {
 		for (uint32_t c = 0; r == 0 && c < capacities.n; c++)

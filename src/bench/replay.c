@@ -311,6 +311,16 @@ static int check_options(void)
 	return mover_check(options.object_size, options.blocks);
 }
 
+/* A broker that is attached to may grant less yet: that is known when a worker is there. */
+static int check_trace(const struct trace *trace)
+{
+	if (trace->longest <= MOVER_KEYS_MAX)
+		return 0;
+	bench_say("trace \"%s\", line %llu: the request has %llu blocks; a lookup takes %u", options.trace,
+		  (unsigned long long)trace->longest_line, (unsigned long long)trace->longest, MOVER_KEYS_MAX);
+	return -E2BIG;
+}
+
 static int start_broker(struct replay *replay)
 {
 	struct own_broker_config config = { .memory = options.l1, .disk = options.disk };
@@ -332,6 +342,10 @@ static int run(struct report *report)
 		return BENCH_USAGE;
 	if (trace_read(options.trace, options.requests, &replay.trace) < 0)
 		return BENCH_USAGE;
+	if (check_trace(replay.trace) < 0) {
+		trace_free(replay.trace);
+		return BENCH_USAGE;
+	}
 	ok = start_broker(&replay) == 0;
 	if (ok) {
 		ok = run_pass(&replay, &replay.first, "replay", replay.trace->requests) && afterwards(&replay);

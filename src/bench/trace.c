@@ -67,6 +67,8 @@ static int take_request(struct reader *reader, const json_t *object)
 		return wrong(reader, "it is no JSON object");
 	if (!json_is_number(timestamp))
 		return wrong(reader, timestamp ? "\"timestamp\" is no number" : "it has no \"timestamp\"");
+	if (json_number_value(timestamp) < 0)
+		return wrong(reader, "\"timestamp\" is negative: it counts ms from the trace's begin");
 	if (!json_is_array(ids))
 		return wrong(reader, ids ? "\"hash_ids\" is no list" : "it has no \"hash_ids\"");
 	r = make_room(reader, json_array_size(ids));
@@ -80,8 +82,10 @@ static int take_request(struct reader *reader, const json_t *object)
 	}
 	trace->requests++;
 	trace->first[trace->requests] = trace->blocks;
-	if (trace->longest < json_array_size(ids))
+	if (trace->longest < json_array_size(ids)) {
 		trace->longest = json_array_size(ids);
+		trace->longest_line = reader->line;
+	}
 	return 0;
 }
 
@@ -196,8 +200,10 @@ int trace_read(const char *path, uint64_t requests, struct trace **ret)
 	reader.trace = calloc(1, sizeof(*reader.trace));
 	r = reader.trace ? read_lines(&reader, file, requests) : no_memory(&reader);
 	fclose(file);
-	if (r == 0 && reader.trace->requests == 0)
-		r = wrong(&reader, "the file holds no request");
+	if (r == 0 && reader.trace->requests == 0) {
+		bench_say("trace \"%s\": the file has no requests; it must have a JSON object in each line", path);
+		r = -EBADMSG;
+	}
 	if (r == 0)
 		r = count(&reader);
 	if (r < 0) {

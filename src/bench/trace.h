@@ -13,6 +13,7 @@ struct trace {
 	uint64_t unique;	/* different hash ids */
 	uint64_t prefix_hits;	/* blocks that an infinite cache serves, counting strict prefixes */
 	uint64_t longest;	/* blocks of the longest request */
+	uint64_t longest_line;	/* where in the file it is, from 1 */
 	uint64_t *first;	/* requests + 1 offsets into `ids` */
 	uint64_t *ids;		/* as the file has them */
 	uint64_t *number;	/* the same, renumbered from 0 in order of appearance */
