@@ -149,6 +149,8 @@ static void a_store_waits_for_the_stream(struct gpu_worker *w)
 	if (stoker_cuda_ready(w->c, 7, 3, w->stream) < 0)
 		give_up("could not raise the ready word: %s", stoker_error(w->c));
 	finish_well(w, job, "a store that waits for a stream");
+	if (trial_synchronize(w->stream) < 0)
+		give_up("the stream failed: %s", trial_why());
 	const struct stoker_lease lease = worker_look_up(w, 13, 2);
 
 	worker_wipe(w);
