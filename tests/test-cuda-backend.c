@@ -121,7 +121,7 @@ static void teardown(void)
 		snprintf(name, sizeof(name), "/fake-gpu-%d-%u", (int)getpid(), w.n_names);
 		shm_unlink(name);
 	}
-	free(w.layout);
+	model_layout_free(w.layout);
 	rig_memory_free(&w.arena);
 	close(w.lock);
 	bell_fini(&w.bell);
@@ -754,7 +754,7 @@ START_TEST(items_wait_for_room_and_the_byte_space_wraps)
 	GPU.pool_close(pool);
 	drop(&piece);
 	free(ids);
-	free(layout);
+	model_layout_free(layout);
 }
 END_TEST
 

@@ -126,15 +126,20 @@ static void gpu_start(struct gpu_worker *g, bool virtual)
 	pool_make(g);
 }
 
-static void gpu_end(struct gpu_worker *g)
+static void gpu_close(struct gpu_worker *g)
 {
-	stoker_pool_drop(g->w.pool);
-	stoker_region_drop(g->w.region);
 	stoker_close(g->w.c);
 	if (!g->virtual)
 		must(mem_free(g->address));
 	free(g->w.memory);
 	free(g->w.expected);
+}
+
+static void gpu_end(struct gpu_worker *g)
+{
+	stoker_pool_drop(g->w.pool);
+	stoker_region_drop(g->w.region);
+	gpu_close(g);
 }
 
 static void upload(struct gpu_worker *g, uint32_t first, uint32_t n)
@@ -379,7 +384,7 @@ START_TEST(a_broker_that_is_killed_takes_its_copier_along)
 	whole_end(SIGKILL);
 	await(kill(process, 0) < 0);
 	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
-	stoker_close(g.w.c);
+	gpu_close(&g);
 }
 END_TEST
 
@@ -393,7 +398,7 @@ START_TEST(a_copier_is_ended_when_the_broker_stops)
 	ck_assert_int_eq(whole_end(SIGTERM), 0);
 	ck_assert_int_lt(kill(process, 0), 0);
 	ck_assert_uint_eq(whole_logged("did not end in time"), 0);
-	stoker_close(g.w.c);
+	gpu_close(&g);
 }
 END_TEST
 

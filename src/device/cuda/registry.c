@@ -138,8 +138,10 @@ static int region_fill(struct gpu_region *region, const struct device_memory *me
 	region->fence = memory->fence < 0 ? -1 : fcntl(memory->fence, F_DUPFD_CLOEXEC, 3);
 	if (!region->opening || !region->fds || !region->fd_bytes || (memory->fence >= 0 && region->fence < 0))
 		return -ENOMEM;
-	memcpy(region->fds, memory->fds, memory->n_fds * sizeof(*region->fds));
-	memcpy(region->fd_bytes, memory->fd_bytes, memory->n_fds * sizeof(*region->fd_bytes));
+	for (uint32_t i = 0; i < memory->n_fds; i++) {
+		region->fds[i] = memory->fds[i];
+		region->fd_bytes[i] = memory->fd_bytes[i];
+	}
 	memcpy(region->handle, message->handle, sizeof(region->handle));
 	region->n_fds = memory->n_fds;
 	region->uid = memory->uid;
