@@ -95,20 +95,23 @@ static enum ctl_exit ask(const struct ctl *ctl, int sock, enum admin_verb verb, 
 			"the broker \"%s\" refused: %.*s", ctl->name, (int)strnlen(ret->reason, MESSAGE_REASON), ret->reason);
 }
 
-enum ctl_exit ctl_ask_open(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
-			   struct message_answer *ret, int *ret_sock)
+static enum ctl_exit open_and_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument,
+				  uint32_t timeout_ms, struct message_answer *ret, int *ret_sock, uint64_t *ret_ns)
 {
 	const struct talk_rules anybody = { .any_uid = true };
 	char why[TALK_WHY] = "";
 	uid_t uid;
 	const int sock = talk_connect(ctl->name, &anybody, &uid, why);
+	uint64_t before;
 	enum ctl_exit e;
 
 	if (sock < 0)
 		return say_errno(why, sock);
 	e = greet(ctl, sock);
+	before = talk_now_ns();
 	if (e == CTL_DONE)
 		e = ask(ctl, sock, verb, argument, timeout_ms, ret);
+	*ret_ns = talk_now_ns() - before;
 	if (e == CTL_DONE)
 		*ret_sock = sock;
 	else
@@ -116,11 +119,20 @@ enum ctl_exit ctl_ask_open(const struct ctl *ctl, enum admin_verb verb, uint64_t
 	return e;
 }
 
-enum ctl_exit ctl_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
-		      struct message_answer *ret)
+enum ctl_exit ctl_ask_open(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
+			   struct message_answer *ret, int *ret_sock)
 {
+	uint64_t ns;
+
+	return open_and_ask(ctl, verb, argument, timeout_ms, ret, ret_sock, &ns);
+}
+
+enum ctl_exit ctl_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
+		      struct message_answer *ret, uint64_t *ret_ns)
+{
+	uint64_t ns;
 	int sock;
-	const enum ctl_exit e = ctl_ask_open(ctl, verb, argument, timeout_ms, ret, &sock);
+	const enum ctl_exit e = open_and_ask(ctl, verb, argument, timeout_ms, ret, &sock, ret_ns ? ret_ns : &ns);
 
 	if (e == CTL_DONE)
 		close(sock);

@@ -7,7 +7,7 @@
 enum ctl_exit ctl_clear(const struct ctl *ctl, char **arguments)
 {
 	struct message_answer answer;
-	const enum ctl_exit e = ctl_ask(ctl, ADMIN_VERB_CLEAR, 0, 0, &answer);
+	const enum ctl_exit e = ctl_ask(ctl, ADMIN_VERB_CLEAR, 0, 0, &answer, NULL);
 	char text[16];
 	json_t *object;
 

@@ -57,9 +57,10 @@ uint64_t ctl_uptime_ns(uint64_t since_ns);	/* CLOCK_BOOTTIME */
 
 /* ---- ask.c: verbs on the socket ----------------------------------------------------------------- */
 
-/* Ask and wait for the answer, @timeout_ms at most (0: as long as the broker lives); errors are said. */
+/* Ask and wait for the answer, @timeout_ms at most (0: as long as the broker lives); errors are said.
+ * *@ret_ns, unless NULL: from sending the verb to its answer, without the connecting before. */
 enum ctl_exit ctl_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
-		      struct message_answer *ret);
+		      struct message_answer *ret, uint64_t *ret_ns);
 /* The same, and stays connected: *ret_sock is the caller's on CTL_DONE. */
 enum ctl_exit ctl_ask_open(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
 			   struct message_answer *ret, int *ret_sock);

@@ -6,7 +6,7 @@
 enum ctl_exit ctl_drain(const struct ctl *ctl, char **arguments)
 {
 	struct message_answer answer;
-	const enum ctl_exit e = ctl_ask(ctl, ADMIN_VERB_DRAIN, 0, 0, &answer);
+	const enum ctl_exit e = ctl_ask(ctl, ADMIN_VERB_DRAIN, 0, 0, &answer, NULL);
 
 	(void)arguments;
 	if (e != CTL_DONE)

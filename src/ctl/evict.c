@@ -25,7 +25,7 @@ enum ctl_exit ctl_evict(const struct ctl *ctl, char **arguments)
 	if (size_parse(arguments[0], whole, &bytes) < 0 || bytes == 0 || bytes > whole)
 		return ctl_fail(CTL_USAGE, "\"%s\" is not between 1 byte and the arena's %s", arguments[0],
 				size_text(whole, text));
-	e = ctl_ask(ctl, ADMIN_VERB_EVICT, bytes, 0, &answer);
+	e = ctl_ask(ctl, ADMIN_VERB_EVICT, bytes, 0, &answer, NULL);
 	if (e != CTL_DONE)
 		return e;
 	if (!ctl->json) {

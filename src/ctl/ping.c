@@ -1,17 +1,15 @@
 /* stokerctl ping: the way to the core thread and back, through the socket and the control thread. */
 #include <stdio.h>
 
-#include "src/client/talk.h"
 #include "src/ctl/ctl.h"
 
 #define PATIENCE_MS 5000u
 
 enum ctl_exit ctl_ping(const struct ctl *ctl, char **arguments)
 {
-	const uint64_t before = talk_now_ns();
+	uint64_t ns = 0;
 	struct message_answer answer;
-	const enum ctl_exit e = ctl_ask(ctl, ADMIN_VERB_PING, 0, PATIENCE_MS, &answer);
-	const uint64_t ns = talk_now_ns() - before;
+	const enum ctl_exit e = ctl_ask(ctl, ADMIN_VERB_PING, 0, PATIENCE_MS, &answer, &ns);
 	char text[32];
 	json_t *object;
 
@@ -19,7 +17,7 @@ enum ctl_exit ctl_ping(const struct ctl *ctl, char **arguments)
 	if (e != CTL_DONE)
 		return e;
 	if (!ctl->json) {
-		printf("%s answered, %s with the connecting\n", ctl->name, ctl_duration(ns, text));
+		printf("%s answered within %s\n", ctl->name, ctl_duration(ns, text));
 		return CTL_DONE;
 	}
 	object = ctl_object(ctl);
