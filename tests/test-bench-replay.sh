@@ -178,7 +178,7 @@ bad_trace 'line 3: the request has 16385 blocks; a lookup' "$good" "" \
 
 test="a share that is none, and a comma too many, are refused"
 printf '%s\n' "$good" >"$work/good.jsonl"
-for capacity in 200% 0% -1% 5%, ,5% ""; do
+for capacity in 200% 0% -1% "5%," ",5%" ""; do
 	status=0
 	"$bench" policy --trace "$work/good.jsonl" --capacity "$capacity" >"$work/report" 2>"$work/error" || status=$?
 	((status == 2)) || fail "$test: exit status $status for --capacity $capacity"
