@@ -135,14 +135,16 @@ static bool holds(const uint8_t *bytes, size_t n, uint32_t seed)
 	return true;
 }
 
-/* Plain memory: synchronous copies take any. */
-static uint8_t *filled(uint32_t seed)
+/* Of memory that is not pinned the last bytes are still on their way when the copy returns. */
+static void put(cuda_address address, uint32_t seed)
 {
 	uint8_t *bytes = malloc(BYTES);
 
 	needs(bytes, "malloc");
 	fill(bytes, BYTES, seed);
-	return bytes;
+	MUST(copy_to_device(address, bytes, BYTES), "cuMemcpyHtoD");
+	MUST(stream_synchronize(NULL), "cuStreamSynchronize");
+	free(bytes);
 }
 
 static void check_device_holds(cuda_address address, uint32_t seed, const char *what)
@@ -231,7 +233,7 @@ static void legacy_ipc(void)
 	if (is_exporter(&sock)) {
 		gpu_begin();
 		MUST(mem_alloc(&address, BYTES), "cuMemAlloc");
-		MUST(copy_to_device(address, filled(1), BYTES), "cuMemcpyHtoD");
+		put(address, 1);
 		MUST(ipc_get_handle(&handle, address), "cuIpcGetMemHandle");
 		send_message(sock, &handle, sizeof(handle), -1);
 		exporter_end(sock);
@@ -280,7 +282,7 @@ static void vmm_descriptor(void)
 		bytes = (BYTES + granularity - 1) / granularity * granularity;
 		MUST(mem_create(&handle, bytes, &properties, 0), "cuMemCreate");
 		address = map_handle(handle, bytes);
-		MUST(copy_to_device(address, filled(2), BYTES), "cuMemcpyHtoD");
+		put(address, 2);
 		MUST(mem_export(&fd, handle, CUDA_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
 		     "cuMemExportToShareableHandle");
 		send_message(sock, &bytes, sizeof(bytes), fd);

@@ -145,7 +145,10 @@ int trial_free(uint64_t address)
 
 int trial_put(uint64_t to, const void *from, size_t bytes)
 {
-	return check(trial.cuda->copy_to_device(to, from, bytes), "cuMemcpyHtoD");
+	const int r = check(trial.cuda->copy_to_device(to, from, bytes), "cuMemcpyHtoD");
+
+	/* From memory that is not pinned it returns when all is staged; another process must not come before the rest. */
+	return r == 0 ? check(trial.cuda->stream_synchronize(NULL), "cuStreamSynchronize") : r;
 }
 
 int trial_get(void *to, uint64_t from, size_t bytes)
