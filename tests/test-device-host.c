@@ -430,23 +430,35 @@ START_TEST(a_cancel_that_comes_late_takes_nothing_back)
 }
 END_TEST
 
+/* What was told of a copy's layers is there, at every look. Returns how many times something was told. */
+static uint32_t watch_layers(struct large *l, uint32_t copy)
+{
+	large_copy(l, copy, true, 0, OBJECTS);
+	while (l->rig.running) {
+		rig_reap(&l->rig);
+		for (uint32_t layer = 0; layer < l->rig.told[copy].layers; layer++)
+			for (uint32_t i = 0; i < OBJECTS; i += 7)
+				ck_assert(memcmp(l->rig.arena.bytes + l->items[i].payload + layer * BLOCKS * BLOCK,
+						 l->memory.bytes + (layer * OBJECTS + i) * BLOCKS * BLOCK,
+						 BLOCKS * BLOCK) == 0);
+	}
+	ck_assert_uint_eq(l->rig.told[copy].layers, LAYERS);
+	return l->rig.told[copy].progress;
+}
+
 START_TEST(layers_are_told_as_they_become_whole)
 {
 	static struct large l;
+	uint32_t told = 0;
 
 	large_open(&l, 2);
 	rig_fill(&l.rig, l.memory.bytes, l.memory.size);
-	large_copy(&l, 0, true, 0, OBJECTS);
-	while (l.rig.running) {
-		rig_reap(&l.rig);
-		for (uint32_t layer = 0; layer < l.rig.told[0].layers; layer++)
-			for (uint32_t i = 0; i < OBJECTS; i += 7)
-				ck_assert(memcmp(l.rig.arena.bytes + l.items[i].payload + layer * BLOCKS * BLOCK,
-						 l.memory.bytes + (layer * OBJECTS + i) * BLOCKS * BLOCK,
-						 BLOCKS * BLOCK) == 0);
+	/* A machine that is busy elsewhere may let this thread look at the end only; not every time. */
+	for (uint32_t copy = 0; copy < RIG_COPIES && told <= 1; copy++) {
+		memset(l.rig.arena.bytes, 0, l.rig.arena.size);
+		told = watch_layers(&l, copy);
 	}
-	ck_assert_uint_eq(l.rig.told[0].layers, LAYERS);
-	ck_assert_uint_gt(l.rig.told[0].progress, 1);
+	ck_assert_uint_gt(told, 1);
 	large_close(&l);
 }
 END_TEST
