@@ -309,11 +309,21 @@ END_TEST
 START_TEST(a_directory_that_cannot_be_made_is_refused)
 {
 	char path[192];
+
+	ck_assert_int_eq(symlink("nowhere/at/all", path_in(path, "tier")), 0);
+	serves_without("cannot open the directory ");
+}
+END_TEST
+
+START_TEST(a_file_in_the_place_of_a_directory_is_a_mistake_of_the_configuration)
+{
+	char path[192];
 	const int fd = open(path_in(path, "tier"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
 	ck_assert_int_ge(fd, 0);
 	close(fd);
-	serves_without("cannot open the directory ");
+	ck_assert_int_eq(whole_try(), 2);
+	ck_assert_uint_eq(whole_logged(" is neither a directory nor a block device: name one, or a directory to be made"), 1);
 }
 END_TEST
 
@@ -573,6 +583,7 @@ int main(void)
 	tcase_add_test(less, a_limit_of_file_sizes_costs_the_tier_and_names_the_remedy);
 	tcase_add_test(less, a_directory_that_others_can_write_is_refused);
 	tcase_add_test(less, a_directory_that_cannot_be_made_is_refused);
+	tcase_add_test(less, a_file_in_the_place_of_a_directory_is_a_mistake_of_the_configuration);
 	tcase_add_test(less, a_file_system_that_is_read_only_costs_the_tier_and_names_it);
 	tcase_add_test(less, a_disk_that_fills_up_keeps_what_fits_and_holds_up_nobody);
 	tcase_add_test(less, a_memlock_limit_that_is_too_small_costs_registered_buffers_and_names_the_remedy);
