@@ -134,6 +134,22 @@ long=$dir/$(printf '%0150d' 0)
 # shellcheck disable=SC2086
 refuse 2 "name a shorter broker.runtime_directory than $dir" $small --name "$name" --set broker.runtime_directory="$long"
 
+# What is not ours under the arena's names is found before "ready" is said, and stays as it is.
+for end in arena table; do
+	mkfifo "/dev/shm$name.$end"
+	# shellcheck disable=SC2086
+	refuse 1 "/dev/shm$name.$end is no regular file; remove it" $small --name "$name"
+	rm "/dev/shm$name.$end"
+	[ "$(id -u)" = 0 ] || continue
+	: >"/dev/shm$name.$end"
+	chown 64103 "/dev/shm$name.$end"
+	# shellcheck disable=SC2086
+	refuse 1 "/dev/shm$name.$end belongs to uid 64103" $small --name "$name"
+	[ -e "/dev/shm$name.$end" ] || complain "$name.$end of another uid was removed"
+	rm -f "/dev/shm$name.$end"
+	[ ! -e "/dev/shm$name" ] || complain 'a refused start left its control page'
+done
+
 # A name in use is told before anything of the one that has it is touched.
 mkfifo "$dir/ready"
 # shellcheck disable=SC2086

@@ -121,7 +121,9 @@ static int object_open(const char *name, struct stat *st, char *why)
 		return -ENOENT;
 	if (fd < 0 || fstat(fd, st) < 0)
 		files_why(errno, why, "cannot open /dev/shm%.80s: %m; remove it or choose another name", name);
-	else if (st->st_uid != geteuid() || !S_ISREG(st->st_mode))
+	else if (!S_ISREG(st->st_mode))
+		files_why(EPERM, why, "/dev/shm%.80s is no regular file; remove it or choose another name", name);
+	else if (st->st_uid != geteuid())
 		files_why(EPERM, why, "/dev/shm%.80s belongs to uid %u and the broker runs as %u; remove it or choose another "
 			  "name", name, (unsigned)st->st_uid, (unsigned)geteuid());
 	else
@@ -129,6 +131,23 @@ static int object_open(const char *name, struct stat *st, char *why)
 	if (fd >= 0)
 		close(fd);
 	return -EPERM;
+}
+
+int arena_check(const char *name, char *why)
+{
+	struct names names;
+	struct stat st;
+
+	names_make(name, &names);
+	for (int i = 0; i < 2; i++) {
+		const int fd = object_open(i ? names.table : names.arena, &st, why);
+
+		if (fd >= 0)
+			close(fd);
+		else if (fd != -ENOENT)
+			return fd;
+	}
+	return 0;
 }
 
 /* Why the objects that are there cannot be taken over; NULL: they can. */

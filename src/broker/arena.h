@@ -74,6 +74,11 @@ int arena_open_null(const char *name, uint64_t bytes, uint64_t extent_bytes, uin
 		    struct arena **ret);
 void arena_close(struct arena *arena);		/* unmaps; the objects stay for the next broker */
 void arena_unlink(const char *name);
+/*
+ * Could the objects of @name be taken over or replaced? 0 if each is missing or ours; -EPERM with the
+ * reason in @why (256 bytes) if one belongs to somebody else. For whoever says "ready" before arena_open().
+ */
+int arena_check(const char *name, char *why);
 
 /*
  * Reserve memory for one extent, and enter it into this process's page tables (any thread, 40 ms and

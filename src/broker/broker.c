@@ -194,6 +194,8 @@ static int come_up(struct broker *broker, char *why)
 	if (r == 0)
 		r = state_open(config->state_directory, why);
 	if (r == 0)
+		r = arena_check(config->name, why);	/* who hears "ready" is not to hear of that afterwards */
+	if (r == 0)
 		r = page_open(config->name, broker->socket, why, &broker->page);
 	if (r < 0)
 		return r;
