@@ -564,7 +564,7 @@ START_TEST(what_every_job_took_is_measured_also_if_it_was_answered_at_once)
 	worker_start(&w);
 	for (uint32_t chain = 0; chain < 5; chain++)
 		worker_stores(&w, chain * 1000, 16);
-	whole_await_gauge(STOKER_GAUGE_WRITEBACK, 0);
+	ck_assert_int_eq(whole_ctl("drain"), 0);
 	ck_assert_int_eq(whole_ctl("evict 100%"), 0);
 	for (uint32_t i = 0; i < 9; i++)
 		worker_gets(&w, 0, 16, 16);
