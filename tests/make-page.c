@@ -1,6 +1,7 @@
 /*
- * make-page NAME [dead]: a control page as a broker would make it, with known figures, for tests of
- * what reads pages. It names no socket; removing it is the test's business.
+ * make-page NAME [dead|rude]: a control page as a broker would make it, with known figures, for tests of
+ * what reads pages; a rude one has texts that a terminal would obey. It names no socket; removing it is
+ * the test's business.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -49,6 +50,17 @@ static void figures(struct control_page *page)
 	control_write_client(page, 2, &client);
 }
 
+static void be_rude(struct control_page *page)
+{
+	const struct control_tier tier = { .state = STOKER_TIER_SERVING, .name = "\033[2Jdisk",
+					   .path = "/\xc2\x9b" "2J\n\xc3\xa4" };
+	const struct control_client client = { .used = 1, .name = "\xff\x9b" "2J\033]0;worker\a" };
+
+	snprintf(page->version, sizeof(page->version), "\033[2J1.2.3");
+	control_write_tier(page, 0, &tier);
+	control_write_client(page, 2, &client);
+}
+
 int main(int argc, char **argv)
 {
 	struct control_page *page = argc >= 2 ? page_new(argv[1]) : NULL;
@@ -68,6 +80,8 @@ int main(int argc, char **argv)
 	snprintf(page->version, sizeof(page->version), "1.2.3");
 	atomic_store(&page->state, STOKER_STATE_DEGRADED);
 	figures(page);
+	if (argc > 2 && strcmp(argv[2], "rude") == 0)
+		be_rude(page);
 	atomic_store(&page->dead, argc > 2 && strcmp(argv[2], "dead") == 0);
 	page->magic = CONTROL_MAGIC;
 	return 0;

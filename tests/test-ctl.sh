@@ -77,6 +77,41 @@ fi
 rm -f "/dev/shm$name"
 "$page" "$name" dead || exit 1
 expect 3 'there is no broker' --name "$name" status
+
+# Texts of a page are nothing that a terminal obeys, and what is no control character stays.
+rm -f "/dev/shm$name"
+"$page" "$name" rude || exit 1
+expect 0 'version ?[2J1.2.3' --name "$name" status
+expect 0 'tier ?[2Jdisk' --name "$name" status
+expect 0 "in /??2J?$(printf '\303\244')" --name "$name" status
+expect 0 '"path": "/??2J?' --json --name "$name" status
+expect 0 '??2J?]0;worker?' --name "$name" clients
+expect 0 '"name": "??2J?]0;worker?"' --json --name "$name" clients
+
+# A page of another uid is not believed unless a broker of that uid listens; root is no exception.
+if [ "$(id -u)" = 0 ]; then
+	chown 64103 "/dev/shm$name"
+	for command in status clients stat 'evict 1M'; do
+		# shellcheck disable=SC2086
+		expect 4 "the control page of \"$name\" belongs to uid 64103" --name "$name" $command
+		# shellcheck disable=SC2086
+		expect 4 'no broker of that uid' --json --name "$name" $command
+	done
+	chown 0 "/dev/shm$name"
+fi
+
+# One that is cut short is no page, however far it goes; nor is a fifo, which nobody waits for.
+for bytes in 0 8 4096 20000; do
+	truncate -s "$bytes" "/dev/shm$name"
+	for command in status clients stat; do
+		expect 1 "is not a broker's control page" --name "$name" $command
+	done
+done
+rm -f "/dev/shm$name"
+mkfifo "/dev/shm$name"
+expect 1 "is not a broker's control page" --name "$name" status
+rm -f "/dev/shm$name"
+
 head -c 1000000 /dev/zero >"/dev/shm$name"
 expect 1 "is not a broker's control page" --name "$name" status
 exit $failed

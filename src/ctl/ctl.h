@@ -50,7 +50,8 @@ __attribute__((format(printf, 2, 3))) enum ctl_exit ctl_fail(enum ctl_exit code,
 
 /* ---- page.c: the control page ------------------------------------------------------------------- */
 
-/* Map the page of a broker that is alive as far as the kernel knows; errors are said. */
+/* A private copy of the page of a broker that is alive as far as the kernel knows, with clean texts;
+ * control_unmap() frees it. Errors are said. */
 enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret);
 uint64_t ctl_gauge(const struct control_page *page, enum stoker_gauge gauge);
 uint64_t ctl_uptime_ns(uint64_t since_ns);	/* CLOCK_BOOTTIME */

@@ -1,52 +1,177 @@
 /*
- * The control page of a broker, and whether that broker is still there.
+ * The control page of a broker: a private copy of it, whose it is, and whether that broker is there.
+ *
+ * Anybody may make an object of any name in /dev/shm. So the page is read and never mapped: one that is
+ * cut short meanwhile is a short read. It is believed if it is root's or the caller's own; or another
+ * uid's if a broker of that very uid listens on the socket that it names, which the kernel says and not
+ * the page. Its texts lose what a terminal would obey before anybody prints them.
  *
  * A page stays behind when its broker is killed. Whether anybody listens on its socket the kernel
  * says without the broker's help: connect() to a hung broker goes into its backlog, to a dead one is
  * refused. A socket that cannot be seen from here (a container that shares only /dev/shm) proves
- * nothing; then the page is shown as it is.
+ * nothing; then a page of root or of our own is shown as it is.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "src/ctl/ctl.h"
 
-static bool nobody_listens(const struct control_page *page)
+#define SLEEPS_MAX	50	/* for rows that are being written, all together */
+#define SLEEP_NS	100000
+
+/* What is there, up to @bytes. */
+static ssize_t read_up_to(int fd, void *to, size_t bytes, size_t offset)
+{
+	size_t done = 0;
+
+	while (done < bytes) {
+		const ssize_t n = pread(fd, (char *)to + done, bytes - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+/*
+ * Read the row at @offset of the copy again until nobody wrote it meanwhile. One that stays torn, as a
+ * broker that was killed inside leaves it, becomes an unused one.
+ */
+static void row_settle(int fd, struct control_page *page, size_t offset, size_t bytes, int *sleeps)
+{
+	const struct timespec pause = { .tv_nsec = SLEEP_NS };
+	char *row = (char *)page + offset;
+	uint32_t before, after;
+
+	for (;;) {
+		if (read_up_to(fd, row, bytes, offset) != (ssize_t)bytes ||
+		    read_up_to(fd, &after, sizeof(after), offset) != (ssize_t)sizeof(after))
+			break;
+		memcpy(&before, row, sizeof(before));
+		if (before == after && before % 2 == 0)
+			return;
+		if ((*sleeps)++ >= SLEEPS_MAX)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	memset(row, 0, bytes);
+}
+
+/* Text of another process: what is no UTF-8, and every control character (C1 too), becomes "?". */
+static void text_clean(char *text, size_t bytes)
+{
+	json_t *good;
+
+	text[bytes - 1] = '\0';
+	good = json_string(text);
+	for (unsigned char *at = (unsigned char *)text; *at; at++) {
+		if (at[0] == 0xc2 && good && at[1] >= 0x80 && at[1] < 0xa0) {
+			at[0] = at[1] = '?';
+			at++;
+		} else if (at[0] < 0x20 || at[0] == 0x7f || (at[0] >= 0x80 && !good)) {
+			at[0] = '?';
+		}
+	}
+	json_decref(good);
+}
+
+/* Fill @page from @fd: 0, or what control_check() says of it. */
+static int page_copy(int fd, struct control_page *page)
+{
+	const ssize_t n = read_up_to(fd, page, sizeof(*page), 0);
+	const int r = n < 0 ? (int)n : control_check(page, (size_t)n);
+	int sleeps = 0;
+
+	if (r < 0)
+		return r;
+	text_clean(page->version, sizeof(page->version));
+	for (uint32_t i = 0; i < CONTROL_TIERS; i++) {
+		struct control_tier *tier = &page->tiers[i];
+
+		row_settle(fd, page, (size_t)((char *)tier - (char *)page), sizeof(*tier), &sleeps);
+		text_clean(tier->name, sizeof(tier->name));
+		text_clean(tier->path, sizeof(tier->path));
+	}
+	for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
+		struct control_client *client = &page->clients[i];
+
+		row_settle(fd, page, (size_t)((char *)client - (char *)page), sizeof(*client), &sleeps);
+		text_clean(client->name, sizeof(client->name));
+	}
+	return 0;
+}
+
+static int page_read(const char *name, struct control_page **ret, uid_t *ret_uid)
+{
+	/* Not blocking, because a fifo of that name would hold us up. */
+	const int fd = shm_open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+	struct control_page *page;
+	struct stat st;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EPROTO;
+	page = r == 0 ? mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : NULL;
+	if (page == MAP_FAILED)
+		r = -errno;
+	if (r == 0) {
+		r = page_copy(fd, page);
+		if (r < 0)
+			control_unmap(page);
+	}
+	close(fd);
+	*ret = page;
+	*ret_uid = st.st_uid;
+	return r;
+}
+
+enum listener { LISTENER_NONE, LISTENER_UNKNOWN, LISTENER_OF_OWNER };
+
+/* Who listens on the page's socket: nobody, the uid that owns the page, or somebody whom we cannot tell. */
+static enum listener listener_of(const struct control_page *page, uid_t owner)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	bool refused;
+	enum listener ret = LISTENER_UNKNOWN;
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+	struct stat st;
 	int sock;
 
 	memcpy(address.sun_path, page->socket, sizeof(address.sun_path));
 	address.sun_path[sizeof(address.sun_path) - 1] = '\0';
 	if (address.sun_path[0] == '\0')
-		return false;
+		return ret;
 	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (sock < 0)
-		return false;
-	refused = connect(sock, (const struct sockaddr *)&address, sizeof(address)) < 0 && errno == ECONNREFUSED;
+		return ret;
+	if (connect(sock, (const struct sockaddr *)&address, sizeof(address)) == 0) {
+		if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == owner)
+			ret = LISTENER_OF_OWNER;
+	} else if (errno == ECONNREFUSED) {
+		ret = LISTENER_NONE;
+	} else if (errno == EAGAIN && stat(address.sun_path, &st) == 0 && st.st_uid == owner) {
+		ret = LISTENER_OF_OWNER;	/* it hangs, and its backlog is full */
+	}
 	close(sock);
-	return refused;
+	return ret;
 }
 
-enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret)
+static enum ctl_exit say_page(const struct ctl *ctl, int r)
 {
-	const struct control_page *page;
-	const int r = control_map(ctl->name, &page);
-
-	if (r == 0 && !nobody_listens(page)) {
-		*ret = page;
-		return CTL_DONE;
-	}
 	switch (r) {
-	case 0:
-		control_unmap(page);
-		return ctl_fail(CTL_NO_BROKER, "there is no broker \"%s\": its control page is a leftover of one that is "
-				"gone; start stokerd --name %s", ctl->name, ctl->name);
 	case -ENOENT:
 	case -EPIPE:
 		return ctl_fail(CTL_NO_BROKER, "there is no broker \"%s\"; start stokerd --name %s, or name another with "
@@ -63,6 +188,30 @@ enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret)
 	default:
 		return ctl_fail(CTL_FAILED, "could not read the control page of \"%s\": %s", ctl->name, strerror(-r));
 	}
+}
+
+enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret)
+{
+	struct control_page *page = NULL;
+	enum listener listener;
+	uid_t owner = 0;
+	const int r = page_read(ctl->name, &page, &owner);
+
+	if (r < 0)
+		return say_page(ctl, r);
+	listener = listener_of(page, owner);
+	if (listener == LISTENER_OF_OWNER ||
+	    (listener == LISTENER_UNKNOWN && (owner == 0 || owner == geteuid()))) {
+		*ret = page;
+		return CTL_DONE;
+	}
+	control_unmap(page);
+	if (listener == LISTENER_NONE)
+		return ctl_fail(CTL_NO_BROKER, "there is no broker \"%s\": its control page is a leftover of one that is "
+				"gone; start stokerd --name %s", ctl->name, ctl->name);
+	return ctl_fail(CTL_NOT_PERMITTED, "the control page of \"%s\" belongs to uid %u, and no broker of that uid is "
+			"seen on the socket that it names: it may be anybody's; ask that uid, or remove /dev/shm%s",
+			ctl->name, (unsigned)owner, ctl->name);
 }
 
 uint64_t ctl_gauge(const struct control_page *page, enum stoker_gauge gauge)
