@@ -91,6 +91,38 @@ START_TEST(a_lookup_carries_its_arguments_and_brings_its_answer)
 }
 END_TEST
 
+START_TEST(options_without_a_size_are_refused_with_a_text_of_their_own)
+{
+	struct stoker_lookup_options lookup = { .size = 0 };
+	const struct stoker_store_options store = { .size = 0 };
+	const struct stoker_retrieve_options retrieve = { .size = 0 };
+	struct { struct stoker_lookup_options options; uint32_t later; } newer = { .options.size = sizeof(newer), .later = 1 };
+	struct stoker_progress progress = { .size = 0 };
+	const uint32_t block = 0;
+	const struct stoker_blocks blocks = { .pool = rig.pool, .chunks = 1, .ids = &block };
+	const struct stoker_lease lease = { { 1, 2 } };
+	struct stoker_key key;
+	struct stoker_job job;
+
+	rig_keys(&key, 1, 1);
+	/* Each comes after a failure with another text, which must not stay. */
+	ck_assert_int_eq(stoker_end_session(rig.c, 0), -EINVAL);
+	ck_assert_int_eq(stoker_lookup(rig.c, rig.model, &key, 1, &lookup, &job), -EINVAL);
+	expect(strstr(stoker_error(rig.c), "size of the options"));
+	ck_assert_int_eq(stoker_lookup(rig.c, rig.model, &key, 1, &newer.options, &job), -E2BIG);
+	expect(strstr(stoker_error(rig.c), "this library does not know"));
+	ck_assert_int_eq(stoker_store(rig.c, rig.model, &key, 1, &blocks, 1, &store, &job), -EINVAL);
+	expect(strstr(stoker_error(rig.c), "size of the options"));
+	ck_assert_int_eq(stoker_end_session(rig.c, 0), -EINVAL);
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, &blocks, 1, &retrieve, &job), -EINVAL);
+	expect(strstr(stoker_error(rig.c), "size of the options"));
+	lookup.size = sizeof(lookup);
+	ck_assert_int_eq(stoker_lookup(rig.c, rig.model, &key, 1, &lookup, &job), 0);
+	ck_assert_int_eq(stoker_progress(rig.c, job, &progress), -EINVAL);
+	expect(strstr(stoker_error(rig.c), "progress: "));
+}
+END_TEST
+
 START_TEST(a_chained_lookup_is_a_head_and_pieces_in_order)
 {
 	enum { N = 2 * 4096 + 100 };
@@ -613,6 +645,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, a_ping_goes_from_none_to_done_and_its_slot_comes_back);
 	tcase_add_test(tests, a_lookup_carries_its_arguments_and_brings_its_answer);
+	tcase_add_test(tests, options_without_a_size_are_refused_with_a_text_of_their_own);
 	tcase_add_test(tests, a_chained_lookup_is_a_head_and_pieces_in_order);
 	tcase_add_test(tests, more_keys_than_all_large_slots_hold_are_refused);
 	tcase_add_test(tests, when_every_slot_is_in_use_a_submit_says_so_and_a_release_still_goes_through);

@@ -139,8 +139,8 @@ static int progress(struct stoker *c, struct stoker_job id, struct stoker_progre
 	struct stoker_progress own;
 	struct batch *batch;
 
-	if (!ret)
-		return -EINVAL;
+	if (!ret || ret->size < sizeof(uint32_t))
+		return client_fail(c, -EINVAL, "progress: there is no place for it, or its size is not set");
 	if (c->at && gone_ticks() >= c->look_ticks)
 		gone_look(c);
 	batch = batch_find(c, id);

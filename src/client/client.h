@@ -228,6 +228,7 @@ int client_need_broker(struct stoker *c);	/* 0 or -EPIPE; goes on re-attaching, 
  * does not know are 0. -EINVAL: a size that cannot be; -E2BIG: a field that we do not know is set.
  */
 int client_take_struct(void *to, size_t bytes, const void *from);
+int client_take_options(struct stoker *c, void *to, size_t bytes, const void *from);	/* says why not */
 
 /* greet.c */
 /* Map the arena, unless it is mapped or not wanted. @fd stays the caller's. */

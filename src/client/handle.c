@@ -70,6 +70,18 @@ int client_take_struct(void *to, size_t bytes, const void *from)
 	return 0;
 }
 
+int client_take_options(struct stoker *c, void *to, size_t bytes, const void *from)
+{
+	const int r = client_take_struct(to, bytes, from);
+
+	if (r == -EINVAL)
+		return client_fail(c, r, "the size of the options is not set, or cannot be");
+	if (r == -E2BIG)
+		return client_fail(c, r, "an option is set that this library does not know; compile against the library's "
+				   "own header");
+	return r;
+}
+
 static int attach_fail(int r, const char *text)
 {
 	snprintf(attach_error, sizeof(attach_error), "%s", text);

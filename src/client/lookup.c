@@ -150,7 +150,7 @@ static int lookup(struct stoker *c, struct stoker_model *model, const struct sto
 		return r;
 	if (n_keys == 0 || n_keys > stoker_keys_max(c) || !keys || !ret)
 		return client_fail(c, -EINVAL, "lookup: %u keys; 1 to %u fit", n_keys, stoker_keys_max(c));
-	r = client_take_struct(&o, sizeof(o), options);
+	r = client_take_options(c, &o, sizeof(o), options);
 	if (r == 0)
 		r = options_check(c, &o, n_keys);
 	if (r == 0)

@@ -325,7 +325,7 @@ static int store(struct stoker *c, struct stoker_model *model, const struct stok
 	int r = client_ready(c, model);
 
 	if (r == 0)
-		r = client_take_struct(&o, sizeof(o), options);
+		r = client_take_options(c, &o, sizeof(o), options);
 	if (r < 0)
 		return r;
 	if (!keys || n_keys == 0 || n_keys > UINT32_MAX / 2 || !ret || o.priority > 7 ||
@@ -369,7 +369,7 @@ static int retrieve(struct stoker *c, struct stoker_model *model, const struct s
 	int r = client_ready(c, model);
 
 	if (r == 0)
-		r = client_take_struct(&o, sizeof(o), options);
+		r = client_take_options(c, &o, sizeof(o), options);
 	if (r < 0)
 		return r;
 	if (!lease || !ret || o.priority > 7 || o.reader > 63 ||
