@@ -34,7 +34,7 @@
 
 #include "shm/tables.h"
 
-#define STOKER_ABI		1u
+#define STOKER_ABI		2u
 #define STOKER_LINE		64u
 #define STOKER_PAGE		4096u
 #define STOKER_CHANNEL_MAGIC	0x6b6f7473636c6e31ull	/* "1nlcstok" */

@@ -56,7 +56,7 @@ expect 0 '84.0 % hit' --name "$name" status
 expect 0 'worker 0' --name "$name" clients
 expect 0 'hits_l1                                42' --name "$name" stat
 expect 2 "is not between 1 byte and the arena's" --name "$name" evict 2G
-for field in '"schema": 1' "\"name\": \"$name\"" '"version": "1.2.3"' '"abi": 1' \
+for field in '"schema": 1' "\"name\": \"$name\"" '"version": "1.2.3"' '"abi": 2' \
 	'"boot_id": "ab000000000000000000000000000000"' '"pid": 4242' '"state": "degraded"' '"uptime_ns": ' \
 	'"bytes": 1073741824' '"populated_bytes": 536870912' '"used_bytes": 1048576' '"pinned_bytes": 4096' \
 	'"objects": 17' '"path": "/var/tmp/tier"' '"state": "serving"' '"read_errors": 1' '"write_errors": 2' \
