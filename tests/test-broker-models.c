@@ -127,10 +127,14 @@ START_TEST(an_object_that_does_not_fit_is_refused_with_the_chunk_that_would)
 	message.wire.n_groups = message.wire.n_rows = 1;
 	message.group = (struct model_wire_group){ .block_tokens = 16, .blocks = 16 };
 	message.row.bytes = 1 << 20;
-	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, bytes, &answer), STOKER_STATUS_REFUSED);
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, bytes, &answer), STOKER_STATUS_TOO_LARGE);
 	ck_assert_ptr_nonnull(strstr(answer.reason, "the longest chunk that fits is 16 tokens"));
 	message.wire.chunk_tokens = 16;
 	message.group.blocks = 1;
+	message.row.bytes = 512 << 20;
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, bytes, &answer), STOKER_STATUS_TOO_LARGE);
+	ck_assert_ptr_nonnull(strstr(answer.reason, "no chunk fits; raise arena.size"));
+	message.row.bytes = 1 << 20;
 	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, bytes, &answer), STOKER_STATUS_OK);
 	raw_close(&raw);
 	ck_assert_int_eq(whole_end(SIGTERM), 0);

@@ -244,6 +244,24 @@ START_TEST(a_scheduler_knows_a_model_by_its_digest_alone)
 }
 END_TEST
 
+START_TEST(a_model_whose_objects_are_too_large_for_the_arena_is_told_so)
+{
+	const struct stoker_plane_bytes row = { .bytes = 512 << 20 };
+	const struct stoker_group full = { .kind = STOKER_GROUP_FULL, .block_tokens = 16 };
+	const struct stoker_model_description description = {
+		.size = sizeof(description), .chunk_tokens = 16, .name = "thick", .revision = "1", .groups = &full,
+		.n_groups = 1, .n_rows = 1, .rows = &row,
+	};
+	struct stoker_model *model;
+	struct worker w;
+
+	worker_start(&w);
+	ck_assert_int_eq(stoker_model_open(w.c, &description, &model), -E2BIG);
+	ck_assert_msg(strstr(stoker_error(w.c), "no chunk fits") != NULL, "%s", stoker_error(w.c));
+	worker_end(&w);
+}
+END_TEST
+
 /* ---- larger than a payload ---------------------------------------------------------------------------- */
 
 enum { LONG = 9000 };		/* chunks, each one block of 64 bytes */
@@ -595,6 +613,7 @@ int main(void)
 	tcase_add_test(memory, a_session_that_ends_takes_its_leases_along);
 	tcase_add_test(memory, a_reset_makes_everything_a_miss);
 	tcase_add_test(memory, a_scheduler_knows_a_model_by_its_digest_alone);
+	tcase_add_test(memory, a_model_whose_objects_are_too_large_for_the_arena_is_told_so);
 	tcase_add_test(memory, jobs_larger_than_a_payload_are_stored_looked_up_and_retrieved_whole);
 	tcase_add_test(memory, after_a_kill_the_same_handles_are_served_by_the_next_broker);
 	tcase_add_test(memory, a_killed_broker_ends_what_is_pending);

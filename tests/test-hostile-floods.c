@@ -261,7 +261,7 @@ static int ask_at_once_for_what_is_refused(void)
 	for (int i = 0; i < 12; i++) {
 		if (raw_receive(raws[i].socket, &answer, sizeof(answer), NULL, NULL) != (ssize_t)sizeof(answer))
 			return 3;
-		if (answer.status != STOKER_STATUS_REFUSED && answer.status != STOKER_STATUS_NO_MEMORY)
+		if (answer.status != STOKER_STATUS_TOO_LARGE && answer.status != STOKER_STATUS_NO_MEMORY)
 			return 4;
 	}
 	return 0;

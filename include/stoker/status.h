@@ -31,6 +31,7 @@
 	STATUS(FAULT,       11, "fault",        "the client's own memory could not be read or written") \
 	STATUS(NOT_PERMITTED, 12, "not-permitted", "the peer's uid may not do this") \
 	STATUS(NOT_FOUND,   13, "not-found",    "no object of that name") \
+	STATUS(TOO_LARGE,   14, "too-large",    "objects of the model would be larger than this broker takes") \
 	STATUS(BROKER_GONE, 64, "broker-gone",  "private to the library: the broker went away; never in a slot")
 
 /* CHUNK(symbol, number, name, meaning): what became of one chunk of a STORE or RETRIEVE. */

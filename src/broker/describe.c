@@ -114,14 +114,20 @@ static uint64_t longest_chunk(const struct broker *broker, const struct model_la
 
 static void refuse_open(struct session *session, uint64_t request, const struct model *model, int error)
 {
-	if (error == -E2BIG)
-		session_refuse(session, request, STOKER_STATUS_REFUSED, "an object of this model is larger than a quarter "
-			       "of the arena (%" PRIu64 " bytes) or than 1 GiB: the longest chunk that fits is %" PRIu64
-			       " tokens, or raise arena.size", session->broker->arena_bytes / 4,
-			       longest_chunk(session->broker, model->layout));
-	else
+	char fits[64] = "no chunk fits";
+	uint64_t longest;
+
+	if (error != -E2BIG) {
 		session_refuse(session, request, STOKER_STATUS_NO_MEMORY, "the engine has no room for another model: %s",
 			       strerror(-error));
+		return;
+	}
+	longest = longest_chunk(session->broker, model->layout);
+	if (longest > 0)
+		snprintf(fits, sizeof(fits), "the longest chunk that fits is %" PRIu64 " tokens", longest);
+	session_refuse(session, request, STOKER_STATUS_TOO_LARGE, "an object of this model is larger than a quarter of the "
+		       "arena (%" PRIu64 " bytes) or than 1 GiB: %s; %sraise arena.size",
+		       session->broker->arena_bytes / 4, fits, longest > 0 ? "describe shorter ones, or " : "");
 }
 
 static int epoch_save(struct broker *broker, const struct model *model, uint32_t epoch, uint64_t tag)

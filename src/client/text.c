@@ -36,6 +36,8 @@ int client_status_errno(uint32_t status)
 		return -ENOENT;
 	case STOKER_STATUS_STARTING:
 		return -EAGAIN;
+	case STOKER_STATUS_TOO_LARGE:
+		return -E2BIG;
 	case STOKER_STATUS_IO:
 		return -EIO;
 	case STOKER_STATUS_FAULT:
