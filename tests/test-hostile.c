@@ -216,13 +216,16 @@ static int say_another_abi(void)
 		.geometry = { .slots_small = 8, .slots_large = 1, .ready_words = 1024 },
 	};
 	struct message_welcome welcome;
+	char theirs[32], ours[32];
 	const int fd = raw_connect(rig_name);
 
+	snprintf(theirs, sizeof(theirs), "version is %u,", hello.abi);
+	snprintf(ours, sizeof(ours), "speaks %u;", STOKER_ABI);
 	if (fd < 0 || raw_send(fd, &hello, sizeof(hello), NULL, 0) < 0)
 		return 1;
 	if (raw_receive(fd, &welcome, sizeof(welcome), NULL, NULL) != (ssize_t)sizeof(welcome))
 		return 2;
-	return welcome.status != STOKER_STATUS_OK && strstr(welcome.reason, "42") ? 0 : 3;
+	return welcome.status != STOKER_STATUS_OK && strstr(welcome.reason, theirs) && strstr(welcome.reason, ours) ? 0 : 3;
 }
 
 static int hello_twice(void)
