@@ -10,6 +10,7 @@
 
 #include "src/bench/machine.h"
 #include "src/bench/payload.h"
+#include "src/bench/stride.h"
 
 #define CHUNK_TOKENS	256u
 #define POOL_FACTOR	4u	/* blocks of a pool: those of both directions, and as many guards */
@@ -84,25 +85,12 @@ void gpu_mover_close(struct gpu_mover *mover)
 
 /* ---- points -------------------------------------------------------------------------------------- */
 
-static uint32_t greatest_divisor(uint32_t a, uint32_t b)
-{
-	while (b) {
-		const uint32_t rest = a % b;
-
-		a = b;
-		b = rest;
-	}
-	return a;
-}
-
-/* A stride without a common divisor visits every block once, and makes no two of them neighbours. */
+/* Such a stride makes no two of them neighbours. */
 static void scatter(struct gpu_mover *mover)
 {
 	const uint32_t pool_blocks = POOL_FACTOR * mover->n_blocks;
-	uint32_t stride = pool_blocks * 3 / 8 | 1;
+	const uint32_t stride = stride_of(pool_blocks, pool_blocks * 3 / 8 | 1);
 
-	while (greatest_divisor(stride, pool_blocks) != 1)
-		stride += 2;
 	for (uint32_t i = 0; i < mover->n_blocks; i++) {
 		mover->load.ids[i] = (uint32_t)((uint64_t)i * stride % pool_blocks);
 		mover->store.ids[i] = (uint32_t)((uint64_t)(i + mover->n_blocks) * stride % pool_blocks);

@@ -15,6 +15,7 @@
 #include "src/bench/bench.h"
 #include "src/bench/machine.h"
 #include "src/bench/payload.h"
+#include "src/bench/stride.h"
 
 #define CHUNK_TOKENS	512u	/* as in Mooncake's traces */
 #define SPIN_NS		30000u	/* before a wait sleeps: the other processes want the core too */
@@ -202,25 +203,11 @@ void mover_close(struct mover *mover)
 
 /* ---- bytes ------------------------------------------------------------------------------------- */
 
-static uint32_t greatest_divisor(uint32_t a, uint32_t b)
-{
-	while (b) {
-		const uint32_t rest = a % b;
-
-		a = b;
-		b = rest;
-	}
-	return a;
-}
-
 void mover_choose(struct mover *mover, uint64_t turn, uint32_t n)
 {
 	const uint32_t blocks = mover->pool_blocks;
-	uint32_t stride = blocks / 3 | 1;
+	const uint32_t stride = stride_of(blocks, blocks / 3 | 1);
 
-	/* Any stride without a common divisor visits every block once. */
-	while (greatest_divisor(stride, blocks) != 1)
-		stride++;
 	memset(mover->taken, 0, blocks);
 	for (uint32_t i = 0; i < n * mover->config.blocks; i++) {
 		const uint32_t id = (uint32_t)(((uint64_t)i * stride + turn * 7) % blocks);
