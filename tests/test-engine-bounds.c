@@ -148,7 +148,18 @@ START_TEST(leased_chunks_are_shared_as_leases_are)
 }
 END_TEST
 
-START_TEST(a_client_is_not_gone_before_the_last_of_its_pins_is_given_back)
+/* Of one client, whose share is 1,200: a lookup of 1,000 independent keys; each place has a pin of its own. */
+static struct engine_request ask_1000(void)
+{
+	struct engine_request request = ask_lookup(w, 0, WORLD_SMALL, PLAIN, 1, 250, STOKER_F_ANY);
+
+	for (uint32_t i = 0; i < 1000; i++)
+		w->slots[0][WORLD_SMALL]->keys[i] = key_of(1, i % 250);
+	request.head.n_keys = 1000;
+	return request;
+}
+
+static void world_of_250(void)
 {
 	struct engine_request request;
 
@@ -156,10 +167,14 @@ START_TEST(a_client_is_not_gone_before_the_last_of_its_pins_is_given_back)
 	request = ask_store(w, 0, WORLD_SMALL, PLAIN, 1, 0, 250);
 	submit(w, 0, &request);
 	world_run(w);
-	request = ask_lookup(w, 0, WORLD_SMALL, PLAIN, 1, 250, STOKER_F_ANY);
-	for (uint32_t i = 0; i < 1000; i++)	/* each place has a pin of its own */
-		w->slots[0][WORLD_SMALL]->keys[i] = key_of(1, i % 250);
-	request.head.n_keys = 1000;
+}
+
+START_TEST(a_client_is_not_gone_before_the_last_of_its_pins_is_given_back)
+{
+	struct engine_request request;
+
+	world_of_250();
+	request = ask_1000();
 	submit(w, 0, &request);
 	world_run(w);
 	ck_assert_uint_eq(w->seen[0][WORLD_SMALL].answer.n, 1000);
@@ -171,6 +186,44 @@ START_TEST(a_client_is_not_gone_before_the_last_of_its_pins_is_given_back)
 	world_run(w);
 	ck_assert(w->gone[0]);
 	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(who_returns_one_lease_and_asks_for_the_next_is_not_cut_short_however_fast)
+{
+	world_of_250();
+	for (int i = 0; i < 50; i++) {
+		struct engine_request request = ask_1000();
+		const struct seen *seen = submit(w, 0, &request);
+
+		/* No more turns than it takes: what the lease before it had pinned is given back meanwhile. */
+		while (!seen->done)
+			world_turn(w);
+		ck_assert_uint_eq(seen->answer.n, 1000);
+		request = ask(w, 0, 3, STOKER_OP_RELEASE, PLAIN);
+		memcpy(request.head.lease, seen->answer.lease, 16);
+		submit(w, 0, &request);
+	}
+	world_run(w);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_PINNED), 0);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(who_has_a_lease_still_and_no_room_is_cut_short_after_what_was_given_back)
+{
+	struct engine_request request;
+
+	world_of_250();
+	request = ask_1000();
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][WORLD_SMALL].answer.n, 1000);
+	request = ask_1000();
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][WORLD_SMALL].answer.n, 200);
 	world_free(w);
 }
 END_TEST
@@ -258,6 +311,8 @@ static TCase *bounds(void)
 	tcase_add_test(tests, a_share_that_is_configured_counts_instead);
 	tcase_add_test(tests, leases_that_end_can_be_had_again);
 	tcase_add_test(tests, leased_chunks_are_shared_as_leases_are);
+	tcase_add_test(tests, who_returns_one_lease_and_asks_for_the_next_is_not_cut_short_however_fast);
+	tcase_add_test(tests, who_has_a_lease_still_and_no_room_is_cut_short_after_what_was_given_back);
 	tcase_add_test(tests, a_client_is_not_gone_before_the_last_of_its_pins_is_given_back);
 	tcase_add_test(tests, holds_are_shared_as_leases_are);
 	tcase_add_test(tests, a_tenant_may_pin_its_share_of_the_arena_and_the_rest_serves_the_other);

@@ -287,7 +287,9 @@ bool engine_turn(struct engine *e, uint64_t now_ns)
 		tier_pump(e, i);
 	for (uint32_t i = 0; i < e->config.n_tiers; i++)
 		more |= tier_has_work(e, i);
-	chunks_drop_some(e, DROP_CHUNKS);
+	/* Leases come from lookups: who gives back as much as these take is never behind by more than it was. */
+	chunks_drop_some(e, DROP_CHUNKS + e->turn_pins);
+	e->turn_pins = 0;
 	more |= clients_leave_some(e);
 	more |= e->drop_piece != NONE;
 	more |= sweep_some(e);

@@ -32,7 +32,7 @@
 #define PRIORITIES	8u
 #define PROBE_KEYS	128u	/* keys of one job that a step probes */
 #define TURN_STEPS	64u	/* steps of jobs in a turn */
-#define DROP_CHUNKS	256u	/* pins given back in a turn by leases that have ended */
+#define DROP_CHUNKS	256u	/* pins given back in a turn by leases that have ended, beyond as many as it has taken */
 #define SWEEP_RECORDS	2048u	/* records that a sweep looks at in a turn */
 #define SCAN_VICTIMS	256u	/* candidates that one allocation looks at, at most */
 #define SCAN_BUSY	4096u	/* ... not counting those that it meets in use */
@@ -246,6 +246,7 @@ struct lookup {
 	bool unready;			/* something in the arena is to be verified first */
 	bool loaded, failed, crowded;	/* it had to wait for bytes; a load failed; room was lacking */
 	bool late;			/* its deadline has passed: it waits for nothing any more */
+	uint64_t room_at;		/* it waits for room until engine.dropped is that; 0: room has not been lacking */
 	uint64_t token[2];		/* of `renew` */
 	uint32_t reserved;		/* of engine.chunks_taken */
 	uint32_t kept;			/* chunks that stay pinned for the lease */
@@ -431,6 +432,8 @@ struct engine {
 	uint32_t free_piece, pieces_max;
 	uint32_t chunks_taken;		/* of config.leased_chunks */
 	uint32_t drop_piece, drop_last;	/* pieces whose pins are given back little by little: first come, first out */
+	uint64_t to_drop, dropped;	/* ... that have come, and gone, ever */
+	uint32_t turn_pins;		/* chunks that lookups have pinned in this turn */
 	struct hold *holds;
 	uint32_t free_hold, holds_used;
 	struct chunks recovered;	/* kept for config.recovered_hold_ns */

@@ -136,9 +136,10 @@ void chunks_end(struct engine *e, struct chunks *chunks)
 		e->drop_piece = piece;
 	else
 		e->pieces[e->drop_last].before = piece;
-	while (e->pieces[piece].before != NONE)
-		piece = e->pieces[piece].before;
-	e->drop_last = piece;
+	for (; piece != NONE; piece = e->pieces[piece].before) {
+		e->drop_last = piece;
+		e->to_drop++;
+	}
 }
 
 void chunks_drop_some(struct engine *e, uint32_t n)
@@ -147,6 +148,7 @@ void chunks_drop_some(struct engine *e, uint32_t n)
 		const uint32_t piece = e->drop_piece;
 
 		e->drop_piece = e->pieces[piece].before;
+		e->dropped++;
 		piece_unpin(e, piece, PIECE_CHUNKS);
 		piece_free(e, piece, PIECE_CHUNKS);
 	}

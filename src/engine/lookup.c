@@ -155,6 +155,27 @@ static void take_run(struct engine *e, struct job *job, struct lookup *lk, const
 		if (!easy || !take_hit(e, lk, found[i], &room))
 			take_place(e, job, lk, found[i], &room);
 	chunks_count(e, job->client, left - room.chunks, 0);
+	e->turn_pins += left - room.chunks;
+}
+
+/*
+ * Leases that have ended keep their places until their pins have been given back: who lacks room because
+ * of that is not cut short, but gives some of them back itself, and waits, until those are gone that were in line when
+ * it first lacked room.
+ */
+static bool waits_for_room(struct engine *e, const struct job *job, struct lookup *lk)
+{
+	const uint32_t n = lk->keys_left < PROBE_KEYS ? lk->keys_left : PROBE_KEYS;
+
+	if (e->drop_piece == NONE || lk->gap || job->flags & STOKER_F_PROBE ||
+	    (bound_chunks(e, job->client) >= n && !bound_is_pinned(tenant_of_client(e, job->client), 0)))
+		return false;
+	if (lk->room_at == 0)
+		lk->room_at = e->to_drop;
+	if (e->dropped >= lk->room_at)
+		return false;
+	chunks_drop_some(e, DROP_CHUNKS);
+	return true;
 }
 
 /* Probe up to @budget keys of the piece at hand. Beyond a gap keys are only counted. Returns how many. */
@@ -237,6 +258,10 @@ void lookup_step(struct engine *e, struct job *job)
 		return;
 	}
 	job->phase = PHASE_PROBE;
+	if (waits_for_room(e, job, lk)) {
+		run_push(e, job, RUN_LOOKUP);
+		return;
+	}
 	while (lk->keys_left > 0 && (budget > 0 || lk->gap))
 		budget -= probe_some(e, job, budget);
 	if (lk->keys_left == 0 && !next_piece(e, job)) {
