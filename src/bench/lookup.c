@@ -35,7 +35,8 @@
 #define SAMPLES_MAX  (1u << 22)
 #define SLICE_NS     200000000ull	/* of lookups, before the bare ones' turn */
 #define BARE_ROUNDS  2000u
-#define SPIN_NS	     20000u
+#define SPIN_NS	     20000u	/* of a client that shares its core */
+#define SPIN_ALONE_NS 1000000u	/* of one that has it for itself: as an engine that polls, it is not to be woken */
 
 static struct {
 	uint64_t keys, objects, clients, shards, seconds, depth;
@@ -228,6 +229,7 @@ struct asker {
 	uint32_t batch;			/* chains of it that have been used */
 	uint64_t random;
 	uint32_t depth, first, n;	/* jobs under way: a ring */
+	uint32_t spin_ns;
 	struct stoker_job jobs[FLIGHT_MAX];
 	uint64_t started[FLIGHT_MAX];
 	struct samples *times;
@@ -264,7 +266,7 @@ static int wait_for(struct asker *asker, struct stoker_job job)
 			continue;
 		if (start == 0)
 			start = now_ns();
-		else if (now_ns() - start > SPIN_NS)
+		else if (now_ns() - start > asker->spin_ns)
 			return stoker_wait(asker->stoker, job, 10000000);
 	}
 }
@@ -332,6 +334,7 @@ static int client_work(void *arg, uint32_t i)
 		.random = 88172645463325252ull + i * 7919,
 		.batch = BATCH,
 		.depth = (uint32_t)(options.depth ? options.depth : options.clients == 1 ? 1 : 16),
+		.spin_ns = options.clients < machine_cores() ? SPIN_ALONE_NS : SPIN_NS,
 		.times = lookup->times[i],
 		.done = &lookup->shared->done[i],
 	};
