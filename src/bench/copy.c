@@ -1,6 +1,7 @@
 /*
  * copy: how fast the host backend moves blocks each way, in turns with plain memcpy() of pieces of the
- * same size, on as many threads, between memory of the same kind and amount.
+ * same size, on as many threads, in memory of the same kind and amount, between what is as warm: from what
+ * has just been written to one of several places in turn, as a store, and from there back, as a retrieve.
  */
 #include "config.h"
 
@@ -15,6 +16,7 @@
 #include "src/bench/own-broker.h"
 
 #define THREADS_MAX 64u
+#define PLACES	    8u		/* transfers that the arena, and memcpy's stand-in for it, has room for */
 
 static struct {
 	uint64_t object_size, blocks, threads, rounds, transfer;
@@ -33,7 +35,8 @@ struct copy {
 	struct own_broker broker;
 	struct mover mover;
 	uint32_t n;			/* objects of a transfer */
-	uint64_t retrieve_ns, store_ns, memcpy_ns, wrong;
+	uint64_t retrieve_ns, store_ns, wrong;
+	uint64_t memcpy_store_ns, memcpy_retrieve_ns;
 };
 
 /* ---- memcpy beside it -------------------------------------------------------------------------- */
@@ -41,7 +44,8 @@ struct copy {
 struct plain {
 	pthread_barrier_t begin, end;
 	_Atomic bool over;
-	uint8_t *from, *to;
+	uint8_t *pool, *arena;		/* one transfer's bytes; PLACES times as many */
+	uint8_t *from, *to;		/* of the copy at hand */
 	size_t bytes, piece;		/* of all threads together; of one memcpy */
 	uint64_t turn;
 	struct part { struct plain *plain; uint32_t number; pthread_t thread; } parts[THREADS_MAX];
@@ -68,14 +72,13 @@ static bool plain_start(struct plain *plain, const struct copy *copy)
 {
 	plain->piece = copy->mover.block_bytes;
 	plain->bytes = copy->n * options.object_size;
-	plain->from = machine_shared(plain->bytes);
-	plain->to = machine_shared(plain->bytes);
-	if (!plain->from || !plain->to) {
-		bench_say("no memory for two times %zu bytes", plain->bytes);
+	plain->pool = machine_shared(plain->bytes);
+	plain->arena = machine_shared(PLACES * plain->bytes);
+	if (!plain->pool || !plain->arena) {
+		bench_say("no memory for %u times %zu bytes", PLACES + 1, plain->bytes);
 		return false;
 	}
-	memset(plain->from, 1, plain->bytes);
-	memset(plain->to, 2, plain->bytes);
+	memset(plain->arena, 2, PLACES * plain->bytes);
 	pthread_barrier_init(&plain->begin, NULL, (unsigned int)options.threads + 1);
 	pthread_barrier_init(&plain->end, NULL, (unsigned int)options.threads + 1);
 	for (uint32_t i = 0; i < options.threads; i++) {
@@ -88,14 +91,26 @@ static bool plain_start(struct plain *plain, const struct copy *copy)
 	return true;
 }
 
-static uint64_t plain_copy(struct plain *plain)
+static uint64_t plain_copy(struct plain *plain, uint8_t *from, uint8_t *to)
 {
 	const uint64_t start = now_ns();
 
-	plain->turn++;
+	plain->from = from;
+	plain->to = to;
 	pthread_barrier_wait(&plain->begin);
 	pthread_barrier_wait(&plain->end);
 	return now_ns() - start;
+}
+
+/* A store and a retrieve, with what the mover does to its pool before each. */
+static void plain_turn(struct plain *plain, struct copy *copy)
+{
+	uint8_t *const place = plain->arena + plain->turn++ % PLACES * plain->bytes;
+
+	memset(plain->pool, (int)plain->turn, plain->bytes);
+	copy->memcpy_store_ns += plain_copy(plain, plain->pool, place);
+	memset(plain->pool, 0, plain->bytes);
+	copy->memcpy_retrieve_ns += plain_copy(plain, place, plain->pool);
 }
 
 static void plain_end(struct plain *plain)
@@ -119,7 +134,7 @@ static int measure(struct copy *copy, struct plain *plain)
 			r = chain_lookup(&copy->mover, i, copy->n, &found, NULL);
 		if (r == 0)
 			r = chain_retrieve(&copy->mover, i, copy->n, &found.lease, &copy->retrieve_ns, &copy->wrong);
-		copy->memcpy_ns += plain_copy(plain);
+		plain_turn(plain, copy);
 	}
 	return r;
 }
@@ -136,7 +151,7 @@ static bool prepare(struct copy *copy)
 	};
 
 	/* Room for some transfers: stores evict, as they do in service. */
-	config.memory = 8 * copy->n * (options.object_size + 65536) + (256u << 20);
+	config.memory = PLACES * copy->n * (options.object_size + 65536) + (256u << 20);
 	own_broker_set(&config, "broker.threads=%llu", (unsigned long long)options.threads);
 	if (own_broker_start(&config, &copy->broker) < 0 || !own_broker_serving(&copy->broker))
 		return false;
@@ -153,7 +168,9 @@ static void fill_report(struct report *report, const struct copy *copy)
 
 	report_real(report, "retrieve_bytes_per_s", bytes / (double)copy->retrieve_ns);
 	report_real(report, "store_bytes_per_s", bytes / (double)copy->store_ns);
-	report_real(report, "memcpy_bytes_per_s", bytes / (double)copy->memcpy_ns);
+	report_real(report, "memcpy_bytes_per_s", 2 * bytes / (double)(copy->memcpy_store_ns + copy->memcpy_retrieve_ns));
+	report_real(report, "memcpy_retrieve_bytes_per_s", bytes / (double)copy->memcpy_retrieve_ns);
+	report_real(report, "memcpy_store_bytes_per_s", bytes / (double)copy->memcpy_store_ns);
 	report_count(report, "piece_bytes", copy->mover.block_bytes);
 	report_count(report, "wrong_bytes", copy->wrong);
 }
