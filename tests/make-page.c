@@ -1,16 +1,20 @@
 /*
- * make-page NAME [dead|rude]: a control page as a broker would make it, with known figures, for tests of
- * what reads pages; a rude one has texts that a terminal would obey. It names no socket; removing it is
- * the test's business.
+ * make-page NAME [dead|rude|names SOCKET|answers SOCKET|greets SOCKET]: a control page as a broker would make it,
+ * with known figures, for tests of what reads pages; a rude one has texts that a terminal would obey. It names
+ * no socket, unless told so. With "answers" it stays, listens there, and refuses every verb with a rude reason; with
+ * "greets" every greeting. Removing page and socket is the test's business.
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "shm/control.h"
+#include "shm/message.h"
 
 static struct control_page *page_new(const char *name)
 {
@@ -61,6 +65,48 @@ static void be_rude(struct control_page *page)
 	control_write_client(page, 2, &client);
 }
 
+#define RUDE_REASON "\033[2Jnot \xc2\x9bnow\r"
+
+static bool answer(int sock, bool greets)
+{
+	char in[4096];
+	struct message_header header;
+	struct message_welcome welcome = { .header = { MESSAGE_WELCOME, sizeof(welcome), 1 }, .abi = STOKER_ABI,
+					   .status = greets ? STOKER_STATUS_REFUSED : STOKER_STATUS_OK,
+					   .reason = RUDE_REASON };
+	struct message_answer refusal = { .header = { MESSAGE_ANSWER, sizeof(refusal), 0 },
+					  .status = STOKER_STATUS_REFUSED, .reason = RUDE_REASON };
+	const ssize_t n = recv(sock, in, sizeof(in), 0);
+
+	if (n < (ssize_t)sizeof(header))
+		return false;
+	memcpy(&header, in, sizeof(header));
+	refusal.header.request = header.request;
+	if (header.type == MESSAGE_HELLO)
+		return send(sock, &welcome, sizeof(welcome), MSG_NOSIGNAL) > 0;
+	return send(sock, &refusal, sizeof(refusal), MSG_NOSIGNAL) > 0;
+}
+
+/* One after the other, until somebody kills it. */
+static int serve(const char *path, bool greets)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const int listener = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (bind(listener, (const struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 8) < 0)
+		return 1;
+	puts("listens");
+	fflush(stdout);
+	for (;;) {
+		const int sock = accept(listener, NULL, NULL);
+
+		while (sock >= 0 && answer(sock, greets))
+			;
+		close(sock);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct control_page *page = argc >= 2 ? page_new(argv[1]) : NULL;
@@ -83,6 +129,8 @@ int main(int argc, char **argv)
 	if (argc > 2 && strcmp(argv[2], "rude") == 0)
 		be_rude(page);
 	atomic_store(&page->dead, argc > 2 && strcmp(argv[2], "dead") == 0);
+	if (argc > 3)
+		snprintf(page->socket, sizeof(page->socket), "%s", argv[3]);
 	page->magic = CONTROL_MAGIC;
-	return 0;
+	return argc > 3 && strcmp(argv[2], "names") != 0 ? serve(argv[3], strcmp(argv[2], "greets") == 0) : 0;
 }

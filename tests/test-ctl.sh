@@ -9,7 +9,34 @@ name=/stoker-test-ctl-$$
 out=$(mktemp)
 err=$(mktemp)
 failed=0
-trap 'rm -f "$out" "$err" "/dev/shm$name"' EXIT
+socket=$out.socket
+server=
+finish()
+{
+	end_server
+	rm -f "$out" "$err" "$socket" "/dev/shm$name"
+}
+trap finish EXIT
+
+end_server()
+{
+	if [ -n "$server" ]; then kill "$server"; wait "$server"; fi 2>/dev/null
+	server=
+	rm -f "$socket" "/dev/shm$name"
+}
+
+# start_server HOW: a page, and somebody who listens on its socket
+start_server()
+{
+	: >"$out.said"
+	"$page" "$name" "$1" "$socket" >"$out.said" &
+	server=$!
+	for _ in $(seq 200); do
+		if grep -q listens "$out.said"; then break; fi
+		sleep 0.05
+	done
+	rm -f "$out.said"
+}
 
 # expect CODE TEXT ARGUMENT...: exit code, and a text in what is printed (of stderr if the code is not 0)
 expect()
@@ -91,7 +118,7 @@ expect 0 '"name": "??2J?]0;worker?"' --json --name "$name" clients
 # A page of another uid is not believed unless a broker of that uid listens; root is no exception.
 if [ "$(id -u)" = 0 ]; then
 	chown 64103 "/dev/shm$name"
-	for command in status clients stat 'evict 1M'; do
+	for command in status clients stat 'evict 1M' ping clear drain stop; do
 		# shellcheck disable=SC2086
 		expect 4 "the control page of \"$name\" belongs to uid 64103" --name "$name" $command
 		# shellcheck disable=SC2086
@@ -103,14 +130,45 @@ fi
 # One that is cut short is no page, however far it goes; nor is a fifo, which nobody waits for.
 for bytes in 0 8 4096 20000; do
 	truncate -s "$bytes" "/dev/shm$name"
-	for command in status clients stat; do
+	for command in status clients stat ping clear drain stop; do
 		expect 1 "is not a broker's control page" --name "$name" $command
 	done
 done
 rm -f "/dev/shm$name"
 mkfifo "/dev/shm$name"
-expect 1 "is not a broker's control page" --name "$name" status
+for command in status ping clear drain stop 'evict 1M'; do
+	# shellcheck disable=SC2086
+	expect 1 "is not a broker's control page" --name "$name" $command
+done
 rm -f "/dev/shm$name"
+
+# Verbs go to the broker whose page status shows. Nobody at its socket, or one that is not to be seen, is no broker.
+"$page" "$name" names "$socket" || exit 1
+expect 3 "there is no broker's socket $socket here" --name "$name" ping
+rm -f "/dev/shm$name"
+start_server answers
+kill "$server"
+wait "$server" 2>/dev/null
+server=
+expect 3 'leftover of one that is gone' --name "$name" ping
+expect 3 'leftover of one that is gone' --name "$name" status
+end_server
+
+# What a broker says of its refusal is nothing that a terminal obeys either.
+start_server answers
+for command in ping clear drain stop 'evict 1M'; do
+	# shellcheck disable=SC2086
+	expect 1 'refused: ?[2Jnot ??now?' --name "$name" $command
+done
+if [ "$(id -u)" = 0 ]; then
+	chown 64103 "/dev/shm$name"	# and a broker of root listens, of whom that page is not
+	expect 4 "the control page of \"$name\" belongs to uid 64103" --name "$name" ping
+	expect 4 "the control page of \"$name\" belongs to uid 64103" --name "$name" status
+fi
+end_server
+start_server greets
+expect 4 'refused: ?[2Jnot ??now?' --name "$name" ping
+end_server
 
 head -c 1000000 /dev/zero >"/dev/shm$name"
 expect 1 "is not a broker's control page" --name "$name" status

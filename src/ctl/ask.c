@@ -1,6 +1,7 @@
 /*
  * Admin verbs on the attachment socket: HELLO as an admin, WELCOME, the verb, its answer. Who may ask
- * is the broker's decision; whose broker it is does not matter here, for nothing is entrusted to it.
+ * is the broker's decision; page.c has seen to it that what listens is the broker whose page status shows.
+ * What it says of a refusal is another process's text.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,18 +15,6 @@
 static uint64_t end_of(uint32_t timeout_ms)
 {
 	return timeout_ms == 0 ? UINT64_MAX : talk_now_ns() + timeout_ms * 1000000ull;
-}
-
-static enum ctl_exit say_errno(const char *why, int r)
-{
-	switch (r) {
-	case -ENOENT:
-		return ctl_fail(CTL_NO_BROKER, "%s", why);
-	case -EACCES:
-		return ctl_fail(CTL_NOT_PERMITTED, "%s", why);
-	default:
-		return ctl_fail(CTL_FAILED, "%s", why);
-	}
 }
 
 /* Wait for a message of at least @bytes. */
@@ -62,12 +51,15 @@ static enum ctl_exit greet(const struct ctl *ctl, int sock)
 
 	r = talk_hello(sock, MESSAGE_HELLO_ADMIN, "stokerctl", NULL, deadline);
 	if (r < 0)
-		return ctl_fail(CTL_FAILED, "could not greet the broker \"%s\": %s", ctl->name, strerror(-r));
+		return ctl_fail(r == -EPIPE ? CTL_NO_BROKER : CTL_FAILED, "could not greet the broker \"%s\": %s", ctl->name, strerror(-r));
 	e = receive(ctl, sock, &welcome, sizeof(welcome), deadline, &n);
 	if (e != CTL_DONE)
 		return e;
 	r = talk_welcome_check(&welcome, (size_t)n, ctl->name, why);
-	return r < 0 ? say_errno(why, r) : CTL_DONE;
+	if (r == 0)
+		return CTL_DONE;
+	ctl_clean(why, sizeof(why));
+	return ctl_fail(r == -EACCES ? CTL_NOT_PERMITTED : CTL_FAILED, "%s", why);
 }
 
 static enum ctl_exit ask(const struct ctl *ctl, int sock, enum admin_verb verb, uint64_t argument,
@@ -83,7 +75,8 @@ static enum ctl_exit ask(const struct ctl *ctl, int sock, enum admin_verb verb, 
 	ssize_t n;
 
 	if (r < 0)
-		return ctl_fail(CTL_FAILED, "could not ask the broker \"%s\": %s", ctl->name, strerror(-r));
+		return ctl_fail(r == -EPIPE ? CTL_NO_BROKER : CTL_FAILED, "could not ask the broker \"%s\": %s", ctl->name,
+				strerror(-r));
 	e = receive(ctl, sock, ret, sizeof(*ret), end_of(timeout_ms), &n);
 	if (e != CTL_DONE)
 		return e;
@@ -91,22 +84,20 @@ static enum ctl_exit ask(const struct ctl *ctl, int sock, enum admin_verb verb, 
 		return ctl_fail(CTL_FAILED, "the broker \"%s\" answered something else than was asked", ctl->name);
 	if (ret->status == STOKER_STATUS_OK)
 		return CTL_DONE;
+	ctl_clean(ret->reason, sizeof(ret->reason));
 	return ctl_fail(ret->status == STOKER_STATUS_NOT_PERMITTED ? CTL_NOT_PERMITTED : CTL_FAILED,
-			"the broker \"%s\" refused: %.*s", ctl->name, (int)strnlen(ret->reason, MESSAGE_REASON), ret->reason);
+			"the broker \"%s\" refused: %s", ctl->name, ret->reason);
 }
 
 static enum ctl_exit open_and_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument,
 				  uint32_t timeout_ms, struct message_answer *ret, int *ret_sock, uint64_t *ret_ns)
 {
-	const struct talk_rules anybody = { .any_uid = true };
-	char why[TALK_WHY] = "";
-	uid_t uid;
-	const int sock = talk_connect(ctl->name, &anybody, &uid, why);
+	int sock;
 	uint64_t before;
-	enum ctl_exit e;
+	enum ctl_exit e = ctl_connect(ctl, &sock);
 
-	if (sock < 0)
-		return say_errno(why, sock);
+	if (e != CTL_DONE)
+		return e;
 	e = greet(ctl, sock);
 	before = talk_now_ns();
 	if (e == CTL_DONE)

@@ -53,6 +53,8 @@ __attribute__((format(printf, 2, 3))) enum ctl_exit ctl_fail(enum ctl_exit code,
 /* A private copy of the page of a broker that is alive as far as the kernel knows, with clean texts;
  * control_unmap() frees it. Errors are said. */
 enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret);
+/* Connect to the broker: to the page's owner and nobody else. *ret_sock is the caller's; errors are said. */
+enum ctl_exit ctl_connect(const struct ctl *ctl, int *ret_sock);
 uint64_t ctl_gauge(const struct control_page *page, enum stoker_gauge gauge);
 uint64_t ctl_uptime_ns(uint64_t since_ns);	/* CLOCK_BOOTTIME */
 
@@ -70,7 +72,9 @@ enum ctl_exit ctl_ask_open(const struct ctl *ctl, enum admin_verb verb, uint64_t
 
 json_t *ctl_object(const struct ctl *ctl);	/* {schema, name}: what every command's JSON begins with */
 void ctl_set(json_t *object, const char *field, uint64_t value);
-void ctl_set_text(json_t *object, const char *field, const char *value);
+void ctl_set_text(json_t *object, const char *field, const char *value);	/* UTF-8: see ctl_clean() */
+/* Text of another process, in room of @bytes: what is no UTF-8, and every control character (C1 too), becomes "?". */
+void ctl_clean(char *text, size_t bytes);
 enum ctl_exit ctl_print(json_t *object);	/* prints and frees it; NULL or a full disk: CTL_FAILED */
 char *ctl_duration(uint64_t ns, char ret[32]);
 

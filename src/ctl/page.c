@@ -4,7 +4,8 @@
  * Anybody may make an object of any name in /dev/shm. So the page is read and never mapped: one that is
  * cut short meanwhile is a short read. It is believed if it is root's or the caller's own; or another
  * uid's if a broker of that very uid listens on the socket that it names, which the kernel says and not
- * the page. Its texts lose what a terminal would obey before anybody prints them.
+ * the page. Verbs go to that listener alone. The page's texts lose what a terminal would obey before
+ * anybody prints them.
  *
  * A page stays behind when its broker is killed. Whether anybody listens on its socket the kernel
  * says without the broker's help: connect() to a hung broker goes into its backlog, to a dead one is
@@ -13,6 +14,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -69,24 +71,6 @@ static void row_settle(int fd, struct control_page *page, size_t offset, size_t 
 	memset(row, 0, bytes);
 }
 
-/* Text of another process: what is no UTF-8, and every control character (C1 too), becomes "?". */
-static void text_clean(char *text, size_t bytes)
-{
-	json_t *good;
-
-	text[bytes - 1] = '\0';
-	good = json_string(text);
-	for (unsigned char *at = (unsigned char *)text; *at; at++) {
-		if (at[0] == 0xc2 && good && at[1] >= 0x80 && at[1] < 0xa0) {
-			at[0] = at[1] = '?';
-			at++;
-		} else if (at[0] < 0x20 || at[0] == 0x7f || (at[0] >= 0x80 && !good)) {
-			at[0] = '?';
-		}
-	}
-	json_decref(good);
-}
-
 /* Fill @page from @fd: 0, or what control_check() says of it. */
 static int page_copy(int fd, struct control_page *page)
 {
@@ -96,19 +80,19 @@ static int page_copy(int fd, struct control_page *page)
 
 	if (r < 0)
 		return r;
-	text_clean(page->version, sizeof(page->version));
+	ctl_clean(page->version, sizeof(page->version));
 	for (uint32_t i = 0; i < CONTROL_TIERS; i++) {
 		struct control_tier *tier = &page->tiers[i];
 
 		row_settle(fd, page, (size_t)((char *)tier - (char *)page), sizeof(*tier), &sleeps);
-		text_clean(tier->name, sizeof(tier->name));
-		text_clean(tier->path, sizeof(tier->path));
+		ctl_clean(tier->name, sizeof(tier->name));
+		ctl_clean(tier->path, sizeof(tier->path));
 	}
 	for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
 		struct control_client *client = &page->clients[i];
 
 		row_settle(fd, page, (size_t)((char *)client - (char *)page), sizeof(*client), &sleeps);
-		text_clean(client->name, sizeof(client->name));
+		ctl_clean(client->name, sizeof(client->name));
 	}
 	return 0;
 }
@@ -138,35 +122,56 @@ static int page_read(const char *name, struct control_page **ret, uid_t *ret_uid
 	return r;
 }
 
-enum listener { LISTENER_NONE, LISTENER_UNKNOWN, LISTENER_OF_OWNER };
-
-/* Who listens on the page's socket: nobody, the uid that owns the page, or somebody whom we cannot tell. */
-static enum listener listener_of(const struct control_page *page, uid_t owner)
+static void address_of(const struct control_page *page, struct sockaddr_un *ret)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	enum listener ret = LISTENER_UNKNOWN;
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	memcpy(ret->sun_path, page->socket, sizeof(ret->sun_path));
+	ret->sun_path[sizeof(ret->sun_path) - 1] = '\0';
+}
+
+/* Connect to the socket that the page names: the socket; -EPERM: another uid than @owner listens; or -errno. */
+static int owner_connect(const struct control_page *page, uid_t owner)
+{
+	struct sockaddr_un address;
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
-	struct stat st;
-	int sock;
+	int sock, r;
 
-	memcpy(address.sun_path, page->socket, sizeof(address.sun_path));
-	address.sun_path[sizeof(address.sun_path) - 1] = '\0';
+	address_of(page, &address);
 	if (address.sun_path[0] == '\0')
-		return ret;
+		return -ENOENT;
 	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (sock < 0)
-		return ret;
-	if (connect(sock, (const struct sockaddr *)&address, sizeof(address)) == 0) {
-		if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == owner)
-			ret = LISTENER_OF_OWNER;
-	} else if (errno == ECONNREFUSED) {
-		ret = LISTENER_NONE;
-	} else if (errno == EAGAIN && stat(address.sun_path, &st) == 0 && st.st_uid == owner) {
-		ret = LISTENER_OF_OWNER;	/* it hangs, and its backlog is full */
-	}
+		return -errno;
+	if (connect(sock, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		r = errno == EPERM ? -EACCES : -errno;
+	else if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+		r = -errno;
+	else
+		r = peer.uid == owner ? 0 : -EPERM;
+	if (r == 0)
+		return sock;
 	close(sock);
-	return ret;
+	return r;
+}
+
+enum listener { LISTENER_NONE, LISTENER_UNKNOWN, LISTENER_OF_OWNER };
+
+/* Who listens on the page's socket, as owner_connect() found it with @sock: nobody, the uid that owns the page, or
+ * somebody whom we cannot tell. */
+static enum listener listener_of(const struct control_page *page, uid_t owner, int sock)
+{
+	struct sockaddr_un address;
+	struct stat st;
+
+	if (sock >= 0)
+		return LISTENER_OF_OWNER;
+	if (sock == -ECONNREFUSED)
+		return LISTENER_NONE;
+	address_of(page, &address);
+	if (sock == -EAGAIN && stat(address.sun_path, &st) == 0 && st.st_uid == owner)
+		return LISTENER_OF_OWNER;	/* it hangs, and its backlog is full */
+	return LISTENER_UNKNOWN;
 }
 
 static enum ctl_exit say_page(const struct ctl *ctl, int r)
@@ -190,28 +195,87 @@ static enum ctl_exit say_page(const struct ctl *ctl, int r)
 	}
 }
 
-enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret)
+static bool is_trusted(uid_t owner)
 {
-	struct control_page *page = NULL;
-	enum listener listener;
-	uid_t owner = 0;
-	const int r = page_read(ctl->name, &page, &owner);
+	return owner == 0 || owner == geteuid();
+}
 
-	if (r < 0)
-		return say_page(ctl, r);
-	listener = listener_of(page, owner);
-	if (listener == LISTENER_OF_OWNER ||
-	    (listener == LISTENER_UNKNOWN && (owner == 0 || owner == geteuid()))) {
-		*ret = page;
-		return CTL_DONE;
-	}
-	control_unmap(page);
+static enum ctl_exit say_listener(const struct ctl *ctl, enum listener listener, uid_t owner)
+{
 	if (listener == LISTENER_NONE)
 		return ctl_fail(CTL_NO_BROKER, "there is no broker \"%s\": its control page is a leftover of one that is "
 				"gone; start stokerd --name %s", ctl->name, ctl->name);
 	return ctl_fail(CTL_NOT_PERMITTED, "the control page of \"%s\" belongs to uid %u, and no broker of that uid is "
 			"seen on the socket that it names: it may be anybody's; ask that uid, or remove /dev/shm%s",
 			ctl->name, (unsigned)owner, ctl->name);
+}
+
+/* The page may be believed, and yet its socket could not be connected to. */
+static enum ctl_exit say_connect(const struct ctl *ctl, const char *path, int r)
+{
+	char clean[sizeof(((struct control_page *)NULL)->socket)];
+
+	snprintf(clean, sizeof(clean), "%s", path);
+	ctl_clean(clean, sizeof(clean));
+	switch (r) {
+	case -ENOENT:
+		return ctl_fail(CTL_NO_BROKER, "could not ask the broker \"%s\": there is no broker's socket %s here; ask where "
+				"that path is seen, or start stokerd --name %s", ctl->name, clean, ctl->name);
+	case -EAGAIN:
+		return ctl_fail(CTL_FAILED, "could not ask the broker \"%s\": too many are waiting to be let in; try again; if "
+				"it hangs, stokerctl status works all the same", ctl->name);
+	case -EACCES:
+		return ctl_fail(CTL_NOT_PERMITTED, "no right to connect to %s; ask whoever runs the broker \"%s\"", clean,
+				ctl->name);
+	default:
+		return ctl_fail(CTL_FAILED, "could not connect to %s of the broker \"%s\": %s", clean, ctl->name,
+				strerror(-r));
+	}
+}
+
+enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret)
+{
+	struct control_page *page = NULL;
+	enum listener listener;
+	uid_t owner = 0;
+	const int r = page_read(ctl->name, &page, &owner);
+	int sock;
+
+	if (r < 0)
+		return say_page(ctl, r);
+	sock = owner_connect(page, owner);
+	if (sock >= 0)
+		close(sock);
+	listener = listener_of(page, owner, sock);
+	if (listener == LISTENER_OF_OWNER || (listener == LISTENER_UNKNOWN && is_trusted(owner))) {
+		*ret = page;
+		return CTL_DONE;
+	}
+	control_unmap(page);
+	return say_listener(ctl, listener, owner);
+}
+
+enum ctl_exit ctl_connect(const struct ctl *ctl, int *ret_sock)
+{
+	struct control_page *page = NULL;
+	enum ctl_exit e = CTL_DONE;
+	enum listener listener;
+	uid_t owner = 0;
+	const int r = page_read(ctl->name, &page, &owner);
+	int sock;
+
+	if (r < 0)
+		return say_page(ctl, r);
+	sock = owner_connect(page, owner);
+	listener = listener_of(page, owner, sock);
+	if (sock >= 0)
+		*ret_sock = sock;
+	else if (listener == LISTENER_OF_OWNER || (listener == LISTENER_UNKNOWN && is_trusted(owner) && sock != -EPERM))
+		e = say_connect(ctl, page->socket, sock);
+	else
+		e = say_listener(ctl, listener, owner);
+	control_unmap(page);
+	return e;
 }
 
 uint64_t ctl_gauge(const struct control_page *page, enum stoker_gauge gauge)

@@ -16,21 +16,26 @@ void ctl_set(json_t *object, const char *field, uint64_t value)
 	json_object_set_new(object, field, json_integer((json_int_t)value));
 }
 
-/* Text of others may be no UTF-8: it comes out with ? for each byte beyond ASCII then. */
 void ctl_set_text(json_t *object, const char *field, const char *value)
 {
-	json_t *text = json_string(value);
+	json_object_set_new(object, field, json_string(value));
+}
 
-	if (!text) {
-		char plain[256];
-		size_t i = 0;
+void ctl_clean(char *text, size_t bytes)
+{
+	json_t *good;
 
-		for (; value[i] && i < sizeof(plain) - 1; i++)
-			plain[i] = value[i] >= 0x20 && value[i] < 0x7f ? value[i] : '?';
-		plain[i] = '\0';
-		text = json_string(plain);
+	text[bytes - 1] = '\0';
+	good = json_string(text);
+	for (unsigned char *at = (unsigned char *)text; *at; at++) {
+		if (at[0] == 0xc2 && good && at[1] >= 0x80 && at[1] < 0xa0) {
+			at[0] = at[1] = '?';
+			at++;
+		} else if (at[0] < 0x20 || at[0] == 0x7f || (at[0] >= 0x80 && !good)) {
+			at[0] = '?';
+		}
 	}
-	json_object_set_new(object, field, text);
+	json_decref(good);
 }
 
 enum ctl_exit ctl_print(json_t *object)
