@@ -172,7 +172,7 @@ ssize_t talk_receive(int sock, void *buffer, size_t bytes, struct talk_fds *ret_
 
 static bool uid_is_allowed(const struct talk_rules *rules, uid_t uid)
 {
-	if (rules->any_uid || uid == 0 || uid == geteuid())
+	if (uid == 0 || uid == geteuid())
 		return true;
 	return rules->broker_uid != 0 && uid == rules->broker_uid;
 }

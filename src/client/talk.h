@@ -6,7 +6,6 @@
 #ifndef STOKER_CLIENT_TALK_H
 #define STOKER_CLIENT_TALK_H
 
-#include <stdbool.h>
 #include <sys/types.h>
 
 #include "shm/message.h"
@@ -35,7 +34,6 @@ int talk_wait(int sock, uint64_t deadline_ns);
 
 /** struct talk_rules - whose broker is believed. */
 struct talk_rules {
-	bool any_uid;		/* stokerctl: reads only, or lets the broker judge */
 	uint32_t broker_uid;	/* this one too, besides root's and one's own; 0: none */
 };
 /*
