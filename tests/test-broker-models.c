@@ -166,6 +166,36 @@ START_TEST(a_reset_raises_the_epoch_and_a_restart_remembers_it)
 }
 END_TEST
 
+static enum stoker_status answer_to(struct raw *raw, uint64_t request, struct message_answer *ret)
+{
+	ck_assert_int_eq(raw_receive(raw->socket, ret, sizeof(*ret), NULL, NULL), sizeof(*ret));
+	return ret->header.request == request ? ret->status : STOKER_STATUS_END;
+}
+
+START_TEST(a_reset_is_answered_although_the_broker_stops_before_it_serves)
+{
+	struct message_reset reset = { .header = { MESSAGE_RESET, sizeof(reset), 77 } };
+	struct message_reset bad = { .header = { MESSAGE_RESET, sizeof(bad), 78 }, .model = 63 };
+	struct message_answer answer;
+	enum stoker_status status;
+
+	whole.memory = "128M";		/* it serves when that much is populated: some moments after this reset */
+	whole_launch();
+	struct raw raw = attach();
+	reset.model = (uint32_t)raw_model(&raw, "model", 4096);
+	ck_assert_int_eq(raw_send(raw.socket, &reset, sizeof(reset), NULL, 0), 0);
+	/* When the second one is answered, the first has been read. */
+	ck_assert_int_eq(raw_send(raw.socket, &bad, sizeof(bad), NULL, 0), 0);
+	status = answer_to(&raw, 77, &answer);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	if (status == STOKER_STATUS_END)
+		status = answer_to(&raw, 77, &answer);
+	ck_assert(status == STOKER_STATUS_OK || status == STOKER_STATUS_STARTING);
+	ck_assert(status == STOKER_STATUS_OK || strstr(answer.reason, "the epoch is not begun"));
+	raw_close(&raw);
+}
+END_TEST
+
 /* ---- models that are forgotten ------------------------------------------------------------------ */
 
 static uint32_t files_of_models(void)
@@ -334,6 +364,7 @@ int main(void)
 	tcase_add_test(tests, digests_that_nobody_describes_cannot_keep_models_out);
 	tcase_add_test(tests, an_object_that_does_not_fit_is_refused_with_the_chunk_that_would);
 	tcase_add_test(tests, a_reset_raises_the_epoch_and_a_restart_remembers_it);
+	tcase_add_test(tests, a_reset_is_answered_although_the_broker_stops_before_it_serves);
 	tcase_add_test(tests, the_model_that_nobody_used_for_longest_makes_room_for_a_new_one);
 	tcase_add_test(tests, a_refusal_for_want_of_a_place_says_what_to_do);
 	tcase_add_test(tests, clients_that_want_the_same_place_at_once_all_get_an_answer);

@@ -86,14 +86,35 @@ static void reset_begin(struct core *core, struct order *order)
 	engine_reset(core->engine, model->engine, order->model.epoch, order->model.tag, token_of(order));
 }
 
+/*
+ * A broker that drains may well be stopped before it has read its tables: whoever waits for an epoch is told
+ * now that there will be none, or it would never hear.
+ */
+static void reset_refuse(struct core *core, struct order *order)
+{
+	order->status = STOKER_STATUS_STARTING;
+	link_tell(&core->control, order);
+}
+
 static void reset(struct core *core, struct order *order)
 {
 	if (core->phase == CORE_SERVES) {
 		reset_begin(core, order);
-		return;
+	} else if (core->draining) {
+		reset_refuse(core, order);
+	} else {
+		order->next = core->resets;
+		core->resets = order;
 	}
-	order->next = core->resets;
-	core->resets = order;
+}
+
+static struct order *reset_next(struct core *core)
+{
+	struct order *order = core->resets;
+
+	if (order)
+		core->resets = order->next;
+	return order;
 }
 
 static void epoch_saved(struct core *core, struct order *order)
@@ -154,8 +175,12 @@ static void clear(struct core *core, struct order *order)
 
 static void drain(struct core *core, struct order *order)
 {
+	struct order *waiting;
+
 	core->draining = true;
 	figures_state(core);
+	while ((waiting = reset_next(core)))
+		reset_refuse(core, waiting);
 	engine_drain(core->engine, token_of(order));
 }
 
@@ -270,16 +295,14 @@ static void found(struct core *core, struct order *order)
 
 static void serve(struct core *core, struct order *order)
 {
+	struct order *waiting;
+
 	(void)order;
 	engine_serve(core->engine, clock_now(&core->clock));
 	core->phase = CORE_SERVES;
 	figures_state(core);
-	while (core->resets) {
-		struct order *reset = core->resets;
-
-		core->resets = reset->next;
-		reset_begin(core, reset);
-	}
+	while ((waiting = reset_next(core)))
+		reset_begin(core, waiting);
 }
 
 static void degraded(struct core *core, struct order *order)

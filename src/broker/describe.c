@@ -320,6 +320,11 @@ static void reset_over(struct order *order)
 					 .value = order->model.epoch };
 
 	model->resetting = false;
+	if (order->status == STOKER_STATUS_STARTING) {
+		session_refuse(session, order->request, order->status, "the epoch is not begun: the broker drains, and has not "
+			       "read yet what an earlier one left; ask again once it serves");
+		return;
+	}
 	/* An epoch that was begun is never used again, even if it could not be saved everywhere. */
 	model->epoch = order->model.epoch;
 	model->tag = order->model.tag;
