@@ -53,6 +53,7 @@ static void chunks(void) { STOKER_CHUNKS(CHUNK_ROW) }
 static void operations(void) { STOKER_OPS(NUMBER_ROW) }
 static void states(void) { STOKER_STATES(NUMBER_ROW) }
 static void tier_states(void) { STOKER_TIER_STATES(NUMBER_ROW) }
+static void gpu_states(void) { STOKER_GPU_STATES(NUMBER_ROW) }
 static void verbs(void) { STOKER_ADMIN_VERBS(NUMBER_ROW) }
 static void counters(void) { STOKER_COUNTERS(UNIT_ROW) }
 static void gauges(void) { STOKER_GAUGES(UNIT_ROW) }
@@ -80,7 +81,7 @@ static void settings(void) { SETTINGS_SECTIONS(SECTION_ROWS) }
 
 static const struct { const char *name; void (*print)(void); } tables[] = {
 	{ "statuses", statuses }, { "stages", stages }, { "chunks", chunks }, { "operations", operations },
-	{ "states", states }, { "tier-states", tier_states }, { "verbs", verbs }, { "counters", counters },
+	{ "states", states }, { "tier-states", tier_states }, { "gpu-states", gpu_states }, { "verbs", verbs }, { "counters", counters },
 	{ "gauges", gauges }, { "histograms", histograms }, { "settings", settings },
 };
 

@@ -29,7 +29,8 @@
 
 static_assert(sizeof(struct control_tier) % 4 == 0 && offsetof(struct control_tier, version) == 0 &&
 	      sizeof(struct control_client) % 4 == 0 && offsetof(struct control_client, version) == 0 &&
-	      sizeof(struct control_model) % 4 == 0 && offsetof(struct control_model, version) == 0,
+	      sizeof(struct control_model) % 4 == 0 && offsetof(struct control_model, version) == 0 &&
+	      sizeof(struct control_gpu) % 4 == 0 && offsetof(struct control_gpu, version) == 0,
 	      "rows travel as 32-bit words, their version first");
 static_assert(offsetof(struct control_page, magic) == 0 && offsetof(struct control_page, abi) == 8 &&
 	      offsetof(struct control_page, bytes) == 12,
@@ -208,6 +209,12 @@ void control_write_model(struct control_page *page, uint32_t i, const struct con
 	row_write(&page->models[i].version, row, sizeof(*row));
 }
 
+void control_write_gpu(struct control_page *page, uint32_t i, const struct control_gpu *row)
+{
+	assert(i < CONTROL_GPUS);
+	row_write(&page->gpus[i].version, row, sizeof(*row));
+}
+
 bool control_read_tier(const struct control_page *page, uint32_t i, struct control_tier *ret)
 {
 	if (i >= CONTROL_TIERS || !row_read(&page->tiers[i].version, ret, sizeof(*ret)))
@@ -228,6 +235,15 @@ bool control_read_client(const struct control_page *page, uint32_t i, struct con
 bool control_read_model(const struct control_page *page, uint32_t i, struct control_model *ret)
 {
 	return i < CONTROL_MODELS && row_read(&page->models[i].version, ret, sizeof(*ret));
+}
+
+bool control_read_gpu(const struct control_page *page, uint32_t i, struct control_gpu *ret)
+{
+	if (i >= CONTROL_GPUS || !row_read(&page->gpus[i].version, ret, sizeof(*ret)))
+		return false;
+	ret->name[sizeof(ret->name) - 1] = '\0';
+	ret->why[sizeof(ret->why) - 1] = '\0';
+	return true;
 }
 
 uint64_t control_counter(const struct control_page *page, enum stoker_counter counter)

@@ -18,6 +18,7 @@
 #define CONTROL_TIERS		16u
 #define CONTROL_CLIENTS		256u
 #define CONTROL_MODELS		64u
+#define CONTROL_GPUS		63u
 #define CONTROL_BLOCKS		32u	/* threads that count */
 #define CONTROL_COUNTERS	128u
 #define CONTROL_GAUGES		64u
@@ -61,6 +62,22 @@ struct control_model {
 	uint64_t reserved[3];
 };
 
+struct control_gpu {
+	_Atomic uint32_t version;
+	uint32_t state;			/* enum stoker_gpu_state; 0 = unused row */
+	char name[48];			/* "GPU-" and its UUID */
+	char why[192];			/* its copier ended last, unasked; "" = it never did */
+	uint64_t restarts;		/* copiers started for one that ended while it had regions */
+	uint64_t regions, pools;	/* registered; those that are being closed among them */
+	uint64_t registered_bytes;	/* of the arena, with the driver by the copier that runs */
+	uint64_t imported_bytes;	/* of workers' memory, opened by the copier that runs */
+	uint64_t bounced_bytes, load_bytes, store_bytes;	/* by all its copiers */
+	uint64_t reserved[4];
+};
+static_assert(sizeof(struct control_tier) == 248 && sizeof(struct control_client) == 168 &&
+	      sizeof(struct control_model) == 88 && sizeof(struct control_gpu) == 344,
+	      "the layout is ABI: raise STOKER_ABI");
+
 struct control_block {
 	alignas(64) _Atomic uint64_t counters[CONTROL_COUNTERS];
 	_Atomic uint64_t histograms[CONTROL_HISTOGRAMS][CONTROL_BUCKETS];
@@ -82,8 +99,13 @@ struct control_page {
 	struct control_tier tiers[CONTROL_TIERS];
 	struct control_client clients[CONTROL_CLIENTS];
 	struct control_model models[CONTROL_MODELS];
+	struct control_gpu gpus[CONTROL_GPUS];
 	struct control_block blocks[CONTROL_BLOCKS];
 };
+static_assert(offsetof(struct control_page, state) == 256 && offsetof(struct control_page, gauges) == 320 &&
+	      offsetof(struct control_page, tiers) == 832 && offsetof(struct control_page, clients) == 4800 &&
+	      offsetof(struct control_page, models) == 47808 && offsetof(struct control_page, gpus) == 53440 &&
+	      offsetof(struct control_page, blocks) == 75136, "the layout is ABI: raise STOKER_ABI");
 
 /* Of a name as users write it: 0 or -EINVAL. "/" and 1 to 64 of [A-Za-z0-9._-]. */
 int control_name_check(const char *name);
@@ -108,11 +130,13 @@ void control_row_end(_Atomic uint32_t *version);
 void control_write_tier(struct control_page *page, uint32_t i, const struct control_tier *row);
 void control_write_client(struct control_page *page, uint32_t i, const struct control_client *row);
 void control_write_model(struct control_page *page, uint32_t i, const struct control_model *row);
+void control_write_gpu(struct control_page *page, uint32_t i, const struct control_gpu *row);
 
 /* Readers: a consistent copy of the row. Returns false if the writer kept changing it. */
 bool control_read_tier(const struct control_page *page, uint32_t i, struct control_tier *ret);
 bool control_read_client(const struct control_page *page, uint32_t i, struct control_client *ret);
 bool control_read_model(const struct control_page *page, uint32_t i, struct control_model *ret);
+bool control_read_gpu(const struct control_page *page, uint32_t i, struct control_gpu *ret);
 
 /* The sum of one counter over all blocks. */
 uint64_t control_counter(const struct control_page *page, enum stoker_counter counter);

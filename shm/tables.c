@@ -14,6 +14,7 @@ static const struct stoker_row status_rows[] = { STOKER_STATUSES(NUMBERED_ROW) }
 static const struct stoker_row chunk_rows[] = { STOKER_CHUNKS(NUMBERED_ROW) };
 static const struct stoker_row state_rows[] = { STOKER_STATES(NUMBERED_ROW) };
 static const struct stoker_row tier_state_rows[] = { STOKER_TIER_STATES(NUMBERED_ROW) };
+static const struct stoker_row gpu_state_rows[] = { STOKER_GPU_STATES(NUMBERED_ROW) };
 
 #define COUNTER_ROW(symbol, name, unit, meaning) \
 	[STOKER_COUNTER_##symbol] = { STOKER_COUNTER_##symbol, name, unit, meaning },
@@ -62,6 +63,11 @@ const struct stoker_row *stoker_state_row(int state)
 const struct stoker_row *stoker_tier_state_row(int state)
 {
 	return ROW_OF(tier_state_rows, state);
+}
+
+const struct stoker_row *stoker_gpu_state_row(int state)
+{
+	return ROW_OF(gpu_state_rows, state);
 }
 
 const struct stoker_row *stoker_counter_row(int counter)

@@ -39,6 +39,14 @@
 	TIER_STATE(FAILED,     3, "failed",     "out of service after too many errors, or refused at start") \
 	TIER_STATE(STARTING,   4, "starting",   "its files are being opened")
 
+/* GPU_STATE(symbol, number, name, meaning): of a GPU's copier process. */
+#define STOKER_GPU_STATES(GPU_STATE) \
+	GPU_STATE(ABSENT,   0, "absent",   "this row is not in use") \
+	GPU_STATE(DOWN,     1, "down",     "no copier runs: nobody has memory registered, or the next one is to come after a fault") \
+	GPU_STATE(STARTING, 2, "starting", "its copier opens driver and device") \
+	GPU_STATE(UP,       3, "up",       "its copier runs") \
+	GPU_STATE(ENDING,   4, "ending",   "its copier ends, or has ended and its copies are being ended")
+
 /*
  * COUNTER(symbol, name, unit, meaning): only rising, one cell a thread, summed by readers.
  * Order is ABI within one release only: readers go by the build they came with.
@@ -136,6 +144,7 @@
 #define STOKER_AS_OP(symbol, number, name, meaning)         STOKER_OP_##symbol = (number),
 #define STOKER_AS_STATE(symbol, number, name, meaning)      STOKER_STATE_##symbol = (number),
 #define STOKER_AS_TIER_STATE(symbol, number, name, meaning) STOKER_TIER_##symbol = (number),
+#define STOKER_AS_GPU_STATE(symbol, number, name, meaning)  STOKER_GPU_##symbol = (number),
 #define STOKER_AS_COUNTER(symbol, name, unit, meaning)      STOKER_COUNTER_##symbol,
 #define STOKER_AS_GAUGE(symbol, name, unit, meaning)        STOKER_GAUGE_##symbol,
 #define STOKER_AS_HISTOGRAM(symbol, name, unit, meaning)    STOKER_HISTOGRAM_##symbol,
@@ -143,6 +152,7 @@
 enum stoker_op { STOKER_OPS(STOKER_AS_OP) STOKER_OP_END };
 enum stoker_state { STOKER_STATES(STOKER_AS_STATE) STOKER_STATE_END };
 enum stoker_tier_state { STOKER_TIER_STATES(STOKER_AS_TIER_STATE) STOKER_TIER_END };
+enum stoker_gpu_state { STOKER_GPU_STATES(STOKER_AS_GPU_STATE) STOKER_GPU_END };
 enum stoker_counter { STOKER_COUNTERS(STOKER_AS_COUNTER) STOKER_COUNTER_END };
 enum stoker_gauge { STOKER_GAUGES(STOKER_AS_GAUGE) STOKER_GAUGE_END };
 enum stoker_histogram { STOKER_HISTOGRAMS(STOKER_AS_HISTOGRAM) STOKER_HISTOGRAM_END };
@@ -164,6 +174,7 @@ const struct stoker_row *stoker_status_row(int status);
 const struct stoker_row *stoker_chunk_row(int chunk);
 const struct stoker_row *stoker_state_row(int state);
 const struct stoker_row *stoker_tier_state_row(int state);
+const struct stoker_row *stoker_gpu_state_row(int state);
 const struct stoker_row *stoker_counter_row(int counter);
 const struct stoker_row *stoker_gauge_row(int gauge);
 const struct stoker_row *stoker_histogram_row(int histogram);

@@ -36,6 +36,10 @@ static void figures(struct control_page *page)
 	const struct control_client client = { .used = 1, .name = "worker 0", .uid = 1000, .pid = 4711, .jobs = 1,
 					       .leases = 2, .holds = 3, .pools = 4, .lookups = 5, .retrieves = 6,
 					       .stores = 7 };
+	const struct control_gpu gpu = { .state = STOKER_GPU_ENDING, .name = "GPU-00000000-0000-0000-0000-0123456789ab",
+					 .why = "it fell off the bus", .restarts = 21, .registered_bytes = 22,
+					 .imported_bytes = 23, .bounced_bytes = 24, .load_bytes = 25, .store_bytes = 26,
+					 .regions = 27, .pools = 28 };
 
 	page->gauges[STOKER_GAUGE_ARENA_BYTES] = 1 << 30;
 	page->gauges[STOKER_GAUGE_ARENA_POPULATED] = 1 << 29;
@@ -52,6 +56,7 @@ static void figures(struct control_page *page)
 		block_record(&page->blocks[0], STOKER_HISTOGRAM_LOOKUP_NS, 1000);
 	control_write_tier(page, 0, &tier);
 	control_write_client(page, 2, &client);
+	control_write_gpu(page, CONTROL_GPUS - 1, &gpu);
 }
 
 static void be_rude(struct control_page *page)
@@ -59,10 +64,12 @@ static void be_rude(struct control_page *page)
 	const struct control_tier tier = { .state = STOKER_TIER_SERVING, .name = "\033[2Jdisk",
 					   .path = "/\xc2\x9b" "2J\n\xc3\xa4" };
 	const struct control_client client = { .used = 1, .name = "\xff\x9b" "2J\033]0;worker\a" };
+	const struct control_gpu gpu = { .state = 77, .name = "GPU\033c", .why = "\033[2Jgone\n" };
 
 	snprintf(page->version, sizeof(page->version), "\033[2J1.2.3");
 	control_write_tier(page, 0, &tier);
 	control_write_client(page, 2, &client);
+	control_write_gpu(page, CONTROL_GPUS - 1, &gpu);
 }
 
 #define RUDE_REASON "\033[2Jnot \xc2\x9bnow\r"

@@ -79,6 +79,8 @@ done
 expect 0 'degraded' --name "$name" status
 expect 0 '512 MiB populated' --name "$name" status
 expect 0 'disk0' --name "$name" status
+expect 0 'gpu           GPU-00000000-0000-0000-0000-0123456789ab, ending, 27 regions, 28 pools' --name "$name" status
+expect 0 'last fault: it fell off the bus' --name "$name" status
 expect 0 '84.0 % hit' --name "$name" status
 expect 0 'worker 0' --name "$name" clients
 expect 0 'hits_l1                                42' --name "$name" stat
@@ -87,7 +89,9 @@ for field in '"schema": 1' "\"name\": \"$name\"" '"version": "1.2.3"' '"abi": 2'
 	'"boot_id": "ab000000000000000000000000000000"' '"pid": 4242' '"state": "degraded"' '"uptime_ns": ' \
 	'"bytes": 1073741824' '"populated_bytes": 536870912' '"used_bytes": 1048576' '"pinned_bytes": 4096' \
 	'"objects": 17' '"path": "/var/tmp/tier"' '"state": "serving"' '"read_errors": 1' '"write_errors": 2' \
-	'"checksum_errors": 3' '"clients": 1' '"models": 0' '"pools": 0' '"jobs": 0' '"leases": 2' \
+	'"checksum_errors": 3' '"name": "GPU-00000000-0000-0000-0000-0123456789ab"' '"state": "ending"' \
+	'"restarts": 21' '"registered_bytes": 22' '"imported_bytes": 23' '"bounced_bytes": 24' '"load_bytes": 25' \
+	'"store_bytes": 26' '"regions": 27' '"pools": 28' '"why": "it fell off the bus"' '"clients": 1' '"models": 0' '"pools": 0' '"jobs": 0' '"leases": 2' \
 	'"hits_l1": 42' '"hits_disk": 0' '"misses": 8' '"counters": {' '"recovery_dropped": 0'; do
 	expect 0 "$field" --json --name "$name" status
 done
@@ -112,6 +116,8 @@ expect 0 'version ?[2J1.2.3' --name "$name" status
 expect 0 'tier ?[2Jdisk' --name "$name" status
 expect 0 "in /??2J?$(printf '\303\244')" --name "$name" status
 expect 0 '"path": "/??2J?' --json --name "$name" status
+expect 0 'gpu           GPU?c, unknown' --name "$name" status
+expect 0 'last fault: ?[2Jgone?' --name "$name" status
 expect 0 '??2J?]0;worker?' --name "$name" clients
 expect 0 '"name": "??2J?]0;worker?"' --json --name "$name" clients
 

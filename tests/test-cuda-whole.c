@@ -46,6 +46,7 @@ static void setup(void)
 	whole.options[0] = "--set=arena.extent=1M";
 	whole.options[1] = library_option;
 	whole.options[2] = "--set=gpu.hang_ms=2000";
+	whole.options[3] = "--set=gpu.idle_ms=1000";
 	whole_start();
 }
 
@@ -432,6 +433,69 @@ START_TEST(a_stream_that_hangs_ends_and_is_replaced)
 }
 END_TEST
 
+/* The row of the one GPU, once @what holds of it. */
+#define await_row(row, what) await(control_read_gpu(whole_page(), ROW, &(row)) && (what))
+#define ROW	0
+
+START_TEST(the_control_page_tells_of_a_gpu_what_its_broker_knows)
+{
+	struct control_gpu row;
+	struct gpu_worker g;
+	char name[64];
+
+	ck_assert(control_read_gpu(whole_page(), ROW, &row));
+	ck_assert_uint_eq(row.state, STOKER_GPU_ABSENT);
+	gpu_start(&g, false);
+	stores(&g, 1000, 10);
+	gets(&g, 1000, 10);
+	await_row(row, row.load_bytes > 0 && row.registered_bytes == whole_gauge(STOKER_GAUGE_ARENA_BYTES));
+	ck_assert_uint_eq(row.state, STOKER_GPU_UP);
+	ck_assert_uint_eq(row.restarts, 0);
+	ck_assert_uint_eq(row.regions, 1);
+	ck_assert_uint_eq(row.pools, 1);
+	ck_assert_uint_eq(row.imported_bytes, g.bytes);
+	ck_assert_str_eq(row.why, "");
+	ck_assert_uint_eq(strlen(row.name), strlen("GPU-") + 36);
+	memcpy(name, row.name, sizeof(row.name));
+	await_row(row, row.load_bytes == whole_counter(STOKER_COUNTER_LOAD_BYTES) &&
+		  row.store_bytes == whole_counter(STOKER_COUNTER_STORE_BYTES));
+
+	/* Bytes are counted over its copiers; what a copier has open is its own. */
+	const uint64_t stored = row.store_bytes;
+	kill(copier(), SIGKILL);
+	until_well(&g, 2000);
+	await_row(row, row.store_bytes > stored);
+	ck_assert_uint_eq(row.state, STOKER_GPU_UP);
+	ck_assert_uint_eq(row.restarts, 1);
+	ck_assert_uint_eq(row.imported_bytes, g.bytes);
+	ck_assert_ptr_nonnull(strstr(row.why, "signal 9"));
+	ck_assert_str_eq(row.name, name);
+
+	/* From the page alone: a broker that hangs is no hindrance. */
+	kill(whole.broker, SIGSTOP);
+	ck_assert_int_eq(whole_ctl("--json status"), 0);
+	kill(whole.broker, SIGCONT);
+	gpu_end(&g);
+	await_row(row, row.regions == 0 && row.pools == 0 && row.imported_bytes == 0);
+}
+END_TEST
+
+START_TEST(a_gpu_that_nobody_uses_any_more_is_down_and_asked_for)
+{
+	struct control_gpu row;
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	stores(&g, 1000, 10);
+	gpu_end(&g);
+	await_row(row, row.state == STOKER_GPU_DOWN);
+	ck_assert_uint_eq(row.registered_bytes, 0);
+	ck_assert_uint_gt(row.store_bytes, 0);
+	ck_assert_str_eq(row.why, "");
+	ck_assert_int_eq(copier(), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cuda-whole");
@@ -448,6 +512,8 @@ int main(void)
 	tcase_add_test(tests, planes_on_several_devices_are_no_pool);
 	tcase_add_loop_test(tests, a_copier_that_is_killed_costs_its_jobs_and_is_replaced, 0, 2);
 	tcase_add_test(tests, a_broker_that_is_killed_takes_its_copier_along);
+	tcase_add_test(tests, the_control_page_tells_of_a_gpu_what_its_broker_knows);
+	tcase_add_test(tests, a_gpu_that_nobody_uses_any_more_is_down_and_asked_for);
 	tcase_add_test(tests, a_copier_is_ended_when_the_broker_stops);
 	tcase_add_test(tests, a_context_that_dies_costs_its_jobs_and_is_replaced);
 	tcase_add_test(tests, a_stream_that_hangs_ends_and_is_replaced);

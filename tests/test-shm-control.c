@@ -219,6 +219,9 @@ static void *write_rows(void *arg)
 						   .checksum_errors = n };
 		const struct control_model model = { .used = 1, .epoch = (uint32_t)n, .chunk_tokens = (uint32_t)n };
 
+		const struct control_gpu gpu = { .state = STOKER_GPU_UP, .restarts = n, .store_bytes = n };
+
+		control_write_gpu(writing->page, CONTROL_GPUS - 1, &gpu);
 		control_write_client(writing->page, 7, &client);
 		control_write_tier(writing->page, 3, &tier);
 		control_write_model(writing->page, 5, &model);
@@ -232,6 +235,7 @@ START_TEST(a_row_that_is_read_while_it_is_written_is_never_a_mixture)
 	struct control_client client;
 	struct control_tier tier;
 	struct control_model model;
+	struct control_gpu gpu;
 	uint64_t last = 0, changes = 0;
 	pthread_t thread;
 
@@ -248,6 +252,8 @@ START_TEST(a_row_that_is_read_while_it_is_written_is_never_a_mixture)
 			expect(tier.objects == tier.bytes && tier.checksum_errors == tier.bytes);
 		if (control_read_model(writing.page, 5, &model))
 			expect(model.epoch == model.chunk_tokens);
+		if (control_read_gpu(writing.page, CONTROL_GPUS - 1, &gpu))
+			expect(gpu.restarts == gpu.store_bytes);
 	}
 	atomic_store(&writing.stop, true);
 	pthread_join(thread, NULL);
@@ -281,7 +287,13 @@ START_TEST(texts_of_a_row_are_terminated_in_the_copy_and_rows_beyond_the_table_a
 	struct control_tier tier;
 	struct control_client client;
 	struct control_model model;
+	struct control_gpu gpu;
 
+	memset(page->gpus[CONTROL_GPUS - 1].name, 'x', sizeof(gpu.name) + sizeof(gpu.why));
+	ck_assert(control_read_gpu(page, CONTROL_GPUS - 1, &gpu));
+	ck_assert_uint_eq(strlen(gpu.name), sizeof(gpu.name) - 1);
+	ck_assert_uint_eq(strlen(gpu.why), sizeof(gpu.why) - 1);
+	ck_assert(!control_read_gpu(page, CONTROL_GPUS, &gpu));
 	memset(page->tiers[CONTROL_TIERS - 1].name, 'x', sizeof(tier.name));
 	memset(page->tiers[CONTROL_TIERS - 1].path, 'x', sizeof(tier.path));
 	memset(page->clients[CONTROL_CLIENTS - 1].name, 'x', sizeof(client.name));

@@ -217,6 +217,7 @@ static void read_all(const struct control_page *page)
 	struct control_tier tier;
 	struct control_client client;
 	struct control_model model;
+	struct control_gpu gpu;
 	const uint32_t i = below(CONTROL_CLIENTS + 2);
 
 	if (control_read_tier(page, i, &tier))
@@ -224,6 +225,8 @@ static void read_all(const struct control_page *page)
 	if (control_read_client(page, i, &client))
 		expect(strlen(client.name) < sizeof(client.name));
 	control_read_model(page, i, &model);
+	if (control_read_gpu(page, i, &gpu))
+		expect(strlen(gpu.name) < sizeof(gpu.name) && strlen(gpu.why) < sizeof(gpu.why));
 	control_quantile(page, STOKER_HISTOGRAM_LOOKUP_NS, (double)below(101) / 100);
 	expect(strlen(page->name) < sizeof(page->name) && strlen(page->socket) < sizeof(page->socket));
 }

@@ -189,6 +189,7 @@ START_TEST(every_row_of_every_table_is_found_by_its_number_and_no_other)
 	ck_assert_int_eq(assert_table(stoker_status_row, STOKER_STATUS_END, false), STOKER_STATUSES(ONE_MORE));
 	ck_assert_int_eq(assert_table(stoker_chunk_row, STOKER_CHUNK_END, false), STOKER_CHUNKS(ONE_MORE));
 	ck_assert_int_eq(assert_table(stoker_state_row, STOKER_STATE_END, false), STOKER_STATES(ONE_MORE));
+	ck_assert_int_eq(assert_table(stoker_gpu_state_row, STOKER_GPU_END, false), STOKER_GPU_STATES(ONE_MORE));
 	ck_assert_int_eq(assert_table(stoker_tier_state_row, STOKER_TIER_END, false), STOKER_TIER_STATES(ONE_MORE));
 	ck_assert_int_eq(assert_table(stoker_counter_row, STOKER_COUNTER_END, true), STOKER_COUNTERS(ONE_MORE));
 	ck_assert_int_eq(assert_table(stoker_gauge_row, STOKER_GAUGE_END, true), STOKER_GAUGES(ONE_MORE));

@@ -73,6 +73,7 @@ struct broker_device {
 	uid_t uid;			/* who named it first */
 	bool proven;			/* it has opened memory, and the core knows it */
 	uint64_t keep_ns;		/* until then an unproven one stays */
+	struct control_gpu row;		/* as the control page has it */
 	struct order order;
 };
 

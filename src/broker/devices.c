@@ -10,6 +10,8 @@
 #include "src/broker/session.h"
 #include "src/common/log.h"
 
+static_assert(CONTROL_GPUS == DEVICES_MAX - 1, "each GPU has a row in the control page");
+
 #define PIECE_BYTES	(1u << 20)
 #define UNPROVEN_NS	1000000000u	/* an unproven one stays that long, so that it is not started again at once */
 
@@ -158,6 +160,20 @@ void devices_event(struct broker_device *device)
 	device->next_ns = 0;
 }
 
+/* Its row in the control page, if anything of it has changed. */
+static void row_write(struct broker *broker, struct broker_device *device)
+{
+	struct control_gpu row;
+
+	memset(&row, 0, sizeof(row));
+	if (device->device)
+		device->backend->figures(device->device, &row);
+	if (memcmp(&row, &device->row, sizeof(row)) == 0)
+		return;
+	memcpy(&device->row, &row, sizeof(row));
+	control_write_gpu(broker->page.control, (uint32_t)(device - broker->devices) - 1, &row);
+}
+
 /* It named a GPU that is not there, or one whose memory could not be opened. */
 static void give_up_unproven(struct broker *broker, struct broker_device *device, uint64_t now_ns)
 {
@@ -189,6 +205,7 @@ void devices_tend(struct broker *broker, uint64_t now_ns)
 			register_device_answer(&answer);
 		if (!device->proven)
 			give_up_unproven(broker, device, now_ns);
+		row_write(broker, device);
 	}
 }
 

@@ -6,6 +6,8 @@
  * opened memory: until then it is unproven, because anybody can name a UUID that is not there. An unproven one
  * is stopped as soon as it has nothing to do; a uid may have at most as many of them as it leaves places to
  * others. A proven one stays: a started backend without a copier costs next to nothing.
+ *
+ * Each GPU has a row in the control page, which this thread writes whenever it has tended that GPU.
  */
 #ifndef STOKER_BROKER_DEVICES_H
 #define STOKER_BROKER_DEVICES_H

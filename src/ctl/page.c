@@ -88,6 +88,13 @@ static int page_copy(int fd, struct control_page *page)
 		ctl_clean(tier->name, sizeof(tier->name));
 		ctl_clean(tier->path, sizeof(tier->path));
 	}
+	for (uint32_t i = 0; i < CONTROL_GPUS; i++) {
+		struct control_gpu *gpu = &page->gpus[i];
+
+		row_settle(fd, page, (size_t)((char *)gpu - (char *)page), sizeof(*gpu), &sleeps);
+		ctl_clean(gpu->name, sizeof(gpu->name));
+		ctl_clean(gpu->why, sizeof(gpu->why));
+	}
 	for (uint32_t i = 0; i < CONTROL_CLIENTS; i++) {
 		struct control_client *client = &page->clients[i];
 

@@ -40,6 +40,33 @@ static json_t *json_tiers(const struct control_page *page)
 	return list;
 }
 
+static json_t *json_gpus(const struct control_page *page)
+{
+	json_t *list = json_array();
+	struct control_gpu gpu;
+
+	for (uint32_t i = 0; i < CONTROL_GPUS; i++) {
+		json_t *row;
+
+		if (!control_read_gpu(page, i, &gpu) || gpu.state == STOKER_GPU_ABSENT)
+			continue;
+		row = json_object();
+		ctl_set_text(row, "name", gpu.name);
+		ctl_set_text(row, "state", row_name(stoker_gpu_state_row((int)gpu.state)));
+		ctl_set(row, "restarts", gpu.restarts);
+		ctl_set(row, "registered_bytes", gpu.registered_bytes);
+		ctl_set(row, "imported_bytes", gpu.imported_bytes);
+		ctl_set(row, "bounced_bytes", gpu.bounced_bytes);
+		ctl_set(row, "load_bytes", gpu.load_bytes);
+		ctl_set(row, "store_bytes", gpu.store_bytes);
+		ctl_set(row, "regions", gpu.regions);
+		ctl_set(row, "pools", gpu.pools);
+		ctl_set_text(row, "why", gpu.why);
+		json_array_append_new(list, row);
+	}
+	return list;
+}
+
 static json_t *json_arena(const struct control_page *page)
 {
 	json_t *arena = json_object();
@@ -76,6 +103,7 @@ static enum ctl_exit print_json(const struct ctl *ctl, const struct control_page
 	ctl_set(object, "uptime_ns", ctl_uptime_ns(page->started_ns));
 	json_object_set_new(object, "arena", json_arena(page));
 	json_object_set_new(object, "tiers", json_tiers(page));
+	json_object_set_new(object, "gpus", json_gpus(page));
 	ctl_set(object, "clients", ctl_gauge(page, STOKER_GAUGE_CLIENTS));
 	ctl_set(object, "models", ctl_gauge(page, STOKER_GAUGE_MODELS));
 	ctl_set(object, "pools", ctl_gauge(page, STOKER_GAUGE_POOLS));
@@ -105,6 +133,25 @@ static void print_tiers(const struct control_page *page)
 	}
 }
 
+static void print_gpus(const struct control_page *page)
+{
+	struct control_gpu gpu;
+	char a[16], b[16], c[16];
+
+	for (uint32_t i = 0; i < CONTROL_GPUS; i++) {
+		if (!control_read_gpu(page, i, &gpu) || gpu.state == STOKER_GPU_ABSENT)
+			continue;
+		printf("gpu           %s, %s, %" PRIu64 " regions, %" PRIu64 " pools, %s imported, %s of the arena registered\n",
+		       gpu.name, row_name(stoker_gpu_state_row((int)gpu.state)), gpu.regions, gpu.pools,
+		       size_text(gpu.imported_bytes, a), size_text(gpu.registered_bytes, b));
+		printf("              %s loaded, %s stored, %s of both bounced, %" PRIu64 " restarts\n",
+		       size_text(gpu.load_bytes, a), size_text(gpu.store_bytes, b), size_text(gpu.bounced_bytes, c),
+		       gpu.restarts);
+		if (gpu.why[0])
+			printf("              last fault: %s\n", gpu.why);
+	}
+}
+
 static void print_text(const struct ctl *ctl, const struct control_page *page)
 {
 	const uint64_t l1 = control_counter(page, STOKER_COUNTER_HITS_L1);
@@ -121,6 +168,7 @@ static void print_text(const struct ctl *ctl, const struct control_page *page)
 	       size_text(ctl_gauge(page, STOKER_GAUGE_ARENA_POPULATED), d),
 	       ctl_gauge(page, STOKER_GAUGE_ARENA_OBJECTS));
 	print_tiers(page);
+	print_gpus(page);
 	printf("now           %" PRIu64 " clients, %" PRIu64 " models, %" PRIu64 " pools, %" PRIu64 " jobs, %" PRIu64
 	       " leases\n",
 	       ctl_gauge(page, STOKER_GAUGE_CLIENTS), ctl_gauge(page, STOKER_GAUGE_MODELS),

@@ -5,7 +5,7 @@
  * process per GPU) the second. The core knows no more of a device than this file. A region belongs to
  * one device, and so do all pools of one copy.
  *
- * Threads: region_*, pool_*, watch, tend and answer are called by the control thread; those of the host
+ * Threads: region_*, pool_*, watch, tend, answer and figures are called by the control thread; those of the host
  * backend may block (never for a peer). A backend that would have to wait for another process says
  * DEVICE_LATER instead and answers when tend() has taken what came: exactly one answer for each LATER, also
  * if the region or pool is closed meanwhile. copy, cancel, reap, arm and extent are called by the core thread
@@ -28,6 +28,7 @@ struct device;			/* a started backend */
 struct device_region;		/* memory of a client, opened */
 struct device_pool;		/* a view of regions for one part */
 struct control_block;
+struct control_gpu;
 
 #define DEVICE_LATER	1	/* it is asked for; its answer comes by answer() */
 #define DEVICE_UUID	16u
@@ -137,6 +138,8 @@ struct device_backend {
 	uint64_t (*tend)(struct device *device, uint64_t now_ns);	/* when at the latest again; UINT64_MAX: never */
 	bool (*answer)(struct device *device, struct device_answer *ret);	/* the next one; false: none */
 	bool (*is_idle)(const struct device *device);	/* it has nothing and runs nothing: it may be stopped */
+
+	void (*figures)(const struct device *device, struct control_gpu *ret);	/* for the control page; or NULL */
 
 	int (*copy)(struct device *device, const struct device_copy *copy);	/* 0 or -EAGAIN: full */
 	void (*cancel)(struct device *device, uint32_t copy);

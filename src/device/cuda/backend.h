@@ -117,6 +117,9 @@ struct minder {
 	bool expected;			/* its end is: no fault */
 	char why[MESSAGE_REASON];	/* of its end, as it said */
 	struct wire_figures figures;	/* as it said last */
+	uint64_t bounced_bytes, load_bytes, store_bytes;	/* of all copiers */
+	uint64_t restarts;
+	char ended[MESSAGE_REASON];	/* why one ended last that was not asked to; "": none did */
 	uint64_t *told;			/* extents that it knows: a bit each */
 	bool rebirth;			/* the next start is a restart */
 };
@@ -132,6 +135,7 @@ struct device {
 	struct gpu_region *regions, **regions_end;
 	struct gpu_pool *pools, **pools_end;
 	uint32_t next_number;
+	uint32_t n_regions, n_pools;	/* in the lists */
 	uint64_t questions;		/* asked, ever */
 	uint32_t unanswered;
 	struct reply *replies, **replies_end;
@@ -179,6 +183,7 @@ void registry_free(struct device *device);	/* whatever there is: the broker stop
 int minder_init(struct device *device);
 void minder_fini(struct device *device);	/* ends the copier, and waits for that */
 uint64_t minder_tend(struct device *device, uint64_t now_ns);
+void minder_figures(const struct device *device, struct control_gpu *ret);
 
 static inline bool bit_is_set(const uint64_t *bits, uint32_t i)
 {

@@ -419,6 +419,7 @@ const struct device_backend device_cuda_backend = {
 	.tend = minder_tend,
 	.answer = registry_answer,
 	.is_idle = cuda_is_idle,
+	.figures = minder_figures,
 	.copy = cuda_copy,
 	.cancel = cuda_cancel,
 	.reap = cuda_reap,

@@ -226,6 +226,7 @@ static void start_failed(struct device *device, int error, uint64_t now_ns)
 	snprintf(why, sizeof(why), "the copier of %s could not be started: %s; look at the broker's limits of processes "
 		 "and files, then try again", device->name, strerror(-error));
 	log_error("%s", why);
+	snprintf(minder->ended, sizeof(minder->ended), "%s", why);
 	registry_down(device, true, -EIO, why);
 	minder->pause_ns = PAUSE_MAX_NS;
 	minder->start_ns = now_ns + minder->pause_ns;
@@ -250,6 +251,7 @@ static void start(struct device *device, uint64_t now_ns)
 	minder->idle_ns = 0;
 	minder->expected = minder->was_up = false;
 	minder->why[0] = '\0';
+	minder->restarts += minder->rebirth;
 	if (minder->rebirth && device->gpu.control_block)
 		block_add(device->gpu.control_block, STOKER_COUNTER_GPU_RESTARTS, 1);
 }
@@ -317,8 +319,10 @@ static void reaped(struct device *device, const siginfo_t *info, uint64_t now_ns
 	char why[MESSAGE_REASON];
 
 	why_it_ended(minder, info, why);
-	if (!minder->expected)
+	if (!minder->expected) {
 		say_end(device, why, now_ns);
+		snprintf(minder->ended, sizeof(minder->ended), "%s", why);
+	}
 	registry_down(device, !minder->was_up, -EIO, why);
 	if (minder->expected)
 		minder->pause_ns = minder->start_ns = 0;
@@ -379,19 +383,24 @@ static void on_up(struct device *device, struct wire_up *up, uint64_t now_ns)
 	log_info("%s (%s): its copier is process %d; %s", device->name, up->device, (int)minder->pid, up->how);
 }
 
-static void figure_add(struct device *device, enum stoker_counter counter, uint64_t now, uint64_t before)
+static void figure_add(struct device *device, enum stoker_counter counter, uint64_t now, uint64_t before, uint64_t *sum)
 {
-	if (device->gpu.control_block && now > before)
+	if (now <= before)
+		return;
+	*sum += now - before;
+	if (device->gpu.control_block)
 		block_add(device->gpu.control_block, counter, now - before);
 }
 
 static void on_figures(struct device *device, const struct wire_figures *now)
 {
-	struct wire_figures *before = &device->minder.figures;
+	struct minder *minder = &device->minder;
+	struct wire_figures *before = &minder->figures;
 
-	figure_add(device, STOKER_COUNTER_GPU_LOAD_BYTES, now->load_bytes, before->load_bytes);
-	figure_add(device, STOKER_COUNTER_GPU_STORE_BYTES, now->store_bytes, before->store_bytes);
-	figure_add(device, STOKER_COUNTER_GPU_BOUNCED_BYTES, now->bounced_bytes, before->bounced_bytes);
+	figure_add(device, STOKER_COUNTER_GPU_LOAD_BYTES, now->load_bytes, before->load_bytes, &minder->load_bytes);
+	figure_add(device, STOKER_COUNTER_GPU_STORE_BYTES, now->store_bytes, before->store_bytes, &minder->store_bytes);
+	figure_add(device, STOKER_COUNTER_GPU_BOUNCED_BYTES, now->bounced_bytes, before->bounced_bytes,
+		   &minder->bounced_bytes);
 	*before = *now;
 }
 
@@ -589,6 +598,32 @@ uint64_t minder_tend(struct device *device, uint64_t now_ns)
 	else if (minder->state == MINDER_ENDING)
 		look_for_delay(device, now_ns);
 	return next_due(device, now_ns);
+}
+
+/* ---- for the control page -------------------------------------------------------------------- */
+
+void minder_figures(const struct device *device, struct control_gpu *ret)
+{
+	static const enum stoker_gpu_state states[] = {
+		[MINDER_DOWN] = STOKER_GPU_DOWN, [MINDER_STARTING] = STOKER_GPU_STARTING, [MINDER_UP] = STOKER_GPU_UP,
+		[MINDER_ENDING] = STOKER_GPU_ENDING, [MINDER_REAPED] = STOKER_GPU_ENDING,
+	};
+	const struct minder *minder = &device->minder;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->state = states[minder->state];
+	snprintf(ret->name, sizeof(ret->name), "%s", device->name);
+	snprintf(ret->why, sizeof(ret->why), "%s", minder->ended);
+	ret->restarts = minder->restarts;
+	ret->regions = device->n_regions;
+	ret->pools = device->n_pools;
+	if (minder->pid > 0) {
+		ret->registered_bytes = minder->figures.registered_bytes;
+		ret->imported_bytes = minder->figures.imported_bytes;
+	}
+	ret->bounced_bytes = minder->bounced_bytes;
+	ret->load_bytes = minder->load_bytes;
+	ret->store_bytes = minder->store_bytes;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

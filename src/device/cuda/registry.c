@@ -67,6 +67,7 @@ static void region_free(struct gpu_region *region)
 {
 	struct device *device = region->device;
 
+	device->n_regions--;
 	*region->link = region->next;
 	if (region->next)
 		region->next->link = region->link;
@@ -85,6 +86,7 @@ static void region_free(struct gpu_region *region)
 
 static void pool_forget(struct gpu_pool *pool)
 {
+	pool->device->n_pools--;
 	*pool->link = pool->next;
 	if (pool->next)
 		pool->next->link = pool->link;
@@ -177,6 +179,7 @@ int registry_region_add(struct device *device, const struct device_memory *memor
 	region->link = device->regions_end;
 	*device->regions_end = region;
 	device->regions_end = &region->next;
+	device->n_regions++;
 	*ret = &region->seen;
 	return DEVICE_LATER;
 }
@@ -213,6 +216,7 @@ int registry_pool_add(struct device *device, uint64_t token, uint32_t client, ui
 	pool->link = device->pools_end;
 	*device->pools_end = pool;
 	device->pools_end = &pool->next;
+	device->n_pools++;
 	*ret = pool->view;
 	return DEVICE_LATER;
 }
