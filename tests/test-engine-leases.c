@@ -198,6 +198,67 @@ START_TEST(a_lease_is_not_renewed_over_another_chain_whose_first_chunks_are_not_
 }
 END_TEST
 
+/* A renewal over ten chunks in two pieces: four of chain 1, then six of @chain. */
+static const struct seen *renew_in_pieces(const uint64_t lease[2], uint64_t chain, uint32_t have, uint32_t tiers)
+{
+	struct engine_request request = ask_lookup(w, 0, WORLD_SMALL, PLAIN, 1, 4, STOKER_F_RENEW);
+	const struct seen *head;
+
+	request.line.lookup.pieces = 1;
+	request.line.lookup.have = have;
+	request.line.lookup.tiers = tiers;
+	memcpy(request.head.lease, lease, 16);
+	head = submit(w, 0, &request);
+	request = ask(w, 0, 4, STOKER_OP_LOOKUP_MORE, PLAIN);
+	for (uint32_t i = 0; i < 6; i++)
+		w->slots[0][4]->keys[i] = key_of(chain, 4 + i);
+	request.head.n_keys = 6;
+	request.line.more.head_slot = WORLD_SMALL;
+	request.line.more.head_generation = head->generation;
+	request.line.more.piece = 1;
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert(head->done);
+	return head;
+}
+
+START_TEST(a_lease_is_not_renewed_over_a_chain_that_is_another_beyond_the_first_piece)
+{
+	struct engine_request request;
+	uint64_t lease[2];
+
+	do_store(w, 1, 6);
+	request = ask_store(w, 0, 0, PLAIN, 2, 6, 4);
+	submit(w, 0, &request);
+	world_run(w);
+	lease_of(do_lookup(w, 1, 6, 0), lease);
+	/* Chunks 4 and 5 of chain 2 are nowhere; its asker says to have them, or finds a gap there. */
+	ck_assert_uint_eq(renew_in_pieces(lease, 2, _i, 0)->answer.status, STOKER_STATUS_BAD_REQUEST);
+	/* The lease is what it was. */
+	ck_assert_uint_eq(do_retrieve(w, lease, 6)->answer.n, 6);
+	ck_assert_uint_ne(do_retrieve(w, lease, 7)->answer.status, STOKER_STATUS_OK);
+}
+END_TEST
+
+START_TEST(a_lease_is_renewed_over_its_own_chain_in_pieces_whatever_of_it_is_looked_at)
+{
+	const struct seen *seen;
+	uint64_t lease[2];
+
+	lease_make(6, lease);
+	/* The arena is not to be looked at, where alone they are; then only from the seventh chunk on; then all of it. */
+	seen = renew_in_pieces(lease, 1, 0, 2);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+	ck_assert_uint_eq(seen->answer.n, 6);
+	do_store(w, 1, 10);
+	seen = renew_in_pieces(lease, 1, 6, 0);
+	ck_assert_uint_eq(seen->answer.n, 10);
+	seen = renew_in_pieces(lease, 1, 0, 0);
+	ck_assert_uint_eq(seen->answer.n, 10);
+	ck_assert_uint_eq(do_retrieve(w, lease, 10)->answer.n, 10);
+}
+END_TEST
+
 START_TEST(when_there_are_no_leases_left_a_lookup_gets_no_memory)
 {
 	struct world *tight = world_new(&(struct world_options){ .leases = 64 });
@@ -527,6 +588,8 @@ static TCase *leases(void)
 	tcase_add_test(tests, the_table_knows_what_is_mapped);
 	tcase_add_test(tests, the_end_of_a_session_ends_its_lookups_and_leases_and_no_copies);
 	tcase_add_test(tests, a_lease_is_not_renewed_over_another_chain_whose_first_chunks_are_not_looked_at);
+	tcase_add_loop_test(tests, a_lease_is_not_renewed_over_a_chain_that_is_another_beyond_the_first_piece, 4, 7);
+	tcase_add_test(tests, a_lease_is_renewed_over_its_own_chain_in_pieces_whatever_of_it_is_looked_at);
 	tcase_add_test(tests, the_pins_of_a_long_lookup_that_is_cancelled_go_little_by_little);
 	tcase_add_test(tests, what_a_long_lookup_does_not_answer_goes_little_by_little_too);
 	return tests;

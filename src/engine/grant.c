@@ -118,14 +118,21 @@ static void chunks_make(struct engine *e, struct lookup *lk, uint32_t first, uin
 	chunks_count(e, ret->owner, ret->n, 0);
 }
 
-/* Is that chunk of the lease the one that this lookup asks for there? Keys of later pieces are gone by now. */
+/*
+ * Is that chunk of the lease the one that this lookup asks for there? Keys of later pieces are gone by now; what has
+ * been found was found by its key.
+ */
 static bool is_asked(struct engine *e, const struct job *job, uint32_t place, uint32_t entry)
 {
 	const struct lookup *lk = &job->lookup;
 
-	if (place < job->n_keys && memcmp(&entry_of(e, entry)->key, &job->keys[place], sizeof(job->keys[0])) != 0)
-		return false;
-	return place >= lk->probed || lk->entries[place] == NONE || lk->entries[place] == entry;
+	if (place < lk->probed && lk->entries[place] != NONE)
+		return lk->entries[place] == entry;
+	if (place >= lk->total)
+		return true;
+	if (place < job->n_keys)
+		return memcmp(&entry_of(e, entry)->key, &job->keys[place], sizeof(job->keys[0])) == 0;
+	return lk->prints[place] == index_print(e->index, &entry_of(e, entry)->key);
 }
 
 /* Does what the lease pins agree with what this lookup asks for, and found? */

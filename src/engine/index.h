@@ -97,6 +97,8 @@ static inline struct record *index_record(struct index *index, uint32_t number);
 uint32_t index_probe(struct index *index, uint32_t model, const struct stoker_wire_key *keys, uint32_t n,
 		     bool stop_at_gap, uint64_t need, uint32_t *ret);
 uint32_t index_find(struct index *index, uint32_t model, const struct stoker_wire_key *key);
+/* 64 bits instead of a key that is not kept: two keys have the same ones by chance alone, once in 2^64. */
+uint64_t index_print(const struct index *index, const struct stoker_wire_key *key);
 
 /*
  * A new entry, or the ghost of that key come back to life (or the live entry of that key, unchanged).

@@ -54,6 +54,11 @@ static inline struct spot spot_of(const struct index *index, uint32_t model, con
 	};
 }
 
+uint64_t index_print(const struct index *index, const struct stoker_wire_key *key)
+{
+	return XXH3_64bits_withSeed(key, sizeof(*key), index->seed);
+}
+
 /* A mask of the bytes of @word that equal those of @pattern, a bit each. Exact: no borrow spreads. */
 static inline uint32_t bytes_equal(uint64_t word, uint64_t pattern)
 {

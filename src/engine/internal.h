@@ -264,6 +264,7 @@ struct lookup {
 	uint64_t load_bytes;		/* to be loaded, not yet asked for */
 	uint32_t *entries;		/* in the scratch: pinned entry or NONE, by place */
 	uint64_t *bitmap;		/* usable lengths */
+	uint64_t *prints;		/* of all keys, by place, if it renews and has pieces; else NULL */
 	uint64_t *hits;			/* places that needed no load */
 	struct usable there, arena;	/* what exists; what is in the arena (re-fed while loading) */
 };

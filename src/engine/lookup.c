@@ -178,6 +178,13 @@ static bool waits_for_room(struct engine *e, const struct job *job, struct looku
 	return true;
 }
 
+/* What remains of keys whose piece is given back, for a lease to be compared with. */
+static void keys_print(const struct engine *e, struct lookup *lk, uint32_t n)
+{
+	for (uint32_t i = 0; lk->prints && i < n; i++)
+		lk->prints[lk->total + i] = index_print(e->index, &lk->keys[i]);
+}
+
 /* Probe up to @budget keys of the piece at hand. Beyond a gap keys are only counted. Returns how many. */
 static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
 {
@@ -187,6 +194,7 @@ static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
 	const bool easy = stop && !(job->flags & STOKER_F_PROBE) && (lk->tiers & 1) && e->unverified == 0;
 
 	if (lk->gap) {
+		keys_print(e, lk, n);
 		lk->total += n;
 		lk->keys_left = 0;
 		return 0;
@@ -201,6 +209,7 @@ static uint32_t probe_some(struct engine *e, struct job *job, uint32_t budget)
 	take_run(e, job, lk, found, got, easy);
 	/* Not probed because of a gap that the index saw: the gap's own key was the last. */
 	lk->gap |= got < n;
+	keys_print(e, lk, n);
 	lk->keys += n;
 	lk->keys_left -= n;
 	lk->total += n;
@@ -310,16 +319,18 @@ static bool is_bad(const struct engine *e, const struct job *job, const struct e
 	return false;
 }
 
-/* Lay out the scratch: usable lengths, hits, entries. */
+/* Lay out the scratch: usable lengths, hits, prints, entries. */
 static void lay_scratch(struct job *job, struct lookup *lk)
 {
 	const size_t places = (size_t)job->keys_max * (lk->pieces + 1);
 	const size_t words = (places + 63) / 64, used = (job->n_keys + 63) / 64;
+	const size_t prints = lk->pieces && job->flags & STOKER_F_RENEW ? places : 0;
 
-	ENGINE_ASSERT(words * 16 + places * 4 <= job->scratch_bytes);
+	ENGINE_ASSERT(words * 16 + prints * 8 + places * 4 <= job->scratch_bytes);
 	lk->bitmap = (uint64_t *)(void *)job->scratch;
 	lk->hits = lk->bitmap + words;
-	lk->entries = (uint32_t *)(void *)(lk->hits + words);
+	lk->prints = prints ? lk->hits + words : NULL;
+	lk->entries = (uint32_t *)(void *)(lk->hits + words + prints);
 	memset(lk->bitmap, 0, (lk->pieces ? words : used) * 8);
 	memset(lk->hits, 0, (lk->pieces ? words : used) * 8);
 }
