@@ -36,9 +36,8 @@ static struct engine_account_figures figures_of(uint32_t tenant, uint64_t accoun
 {
 	struct engine_account_figures figures;
 
-	for (uint32_t row = engine_account_next(w->engine, ENGINE_NONE, &figures); row != ENGINE_NONE;
-	     row = engine_account_next(w->engine, row, &figures))
-		if (figures.tenant == tenant && !figures.others && figures.account == account)
+	for (uint32_t row = 0; row < engine_account_rows(w->engine); row++)
+		if (engine_account_at(w->engine, row, &figures) && figures.tenant == tenant && !figures.others && figures.account == account)
 			return figures;
 	return (struct engine_account_figures){ 0 };
 }
@@ -47,9 +46,8 @@ static struct engine_account_figures figures_of_others(uint32_t tenant)
 {
 	struct engine_account_figures figures;
 
-	for (uint32_t row = engine_account_next(w->engine, ENGINE_NONE, &figures); row != ENGINE_NONE;
-	     row = engine_account_next(w->engine, row, &figures))
-		if (figures.tenant == tenant && figures.others)
+	for (uint32_t row = 0; row < engine_account_rows(w->engine); row++)
+		if (engine_account_at(w->engine, row, &figures) && figures.tenant == tenant && figures.others)
 			return figures;
 	return (struct engine_account_figures){ 0 };
 }

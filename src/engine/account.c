@@ -285,18 +285,21 @@ void account_settle(struct engine *e, uint32_t number, const struct was *was)
 
 /* ---- figures -------------------------------------------------------------------------------------------- */
 
-uint32_t engine_account_next(const struct engine *e, uint32_t after, struct engine_account_figures *ret)
+uint32_t engine_account_rows(const struct engine *e)
 {
-	for (uint32_t row = after + 1; row < e->config.tenants + e->config.accounts; row++) {
-		const struct account *account = &e->accounts[row];
+	return e->config.tenants + e->config.accounts;
+}
 
-		if (account->entries == 0)
-			continue;
-		*ret = (struct engine_account_figures){
-			.tenant = account->tenant, .others = row < e->config.tenants, .account = account->label,
-			.chunks = account->entries, .arena_bytes = account->used[0], .disk_bytes = account->used[1],
-		};
-		return row;
-	}
-	return NONE;
+bool engine_account_at(const struct engine *e, uint32_t row, struct engine_account_figures *ret)
+{
+	const struct account *account = &e->accounts[row];
+
+	ENGINE_ASSERT(row < engine_account_rows(e));
+	if (account->entries == 0)
+		return false;
+	*ret = (struct engine_account_figures){
+		.tenant = account->tenant, .others = row < e->config.tenants, .account = account->label,
+		.chunks = account->entries, .arena_bytes = account->used[0], .disk_bytes = account->used[1],
+	};
+	return true;
 }

@@ -353,13 +353,14 @@ void engine_evict(struct engine *engine, uint64_t bytes, engine_token token);	/*
 void engine_clear(struct engine *engine, engine_token token);			/* value: bytes freed */
 void engine_drain(struct engine *engine, engine_token token);	/* no stores from now; answer when written back */
 
-/* Rows of the accounting table that have something: the next after @after (ENGINE_NONE: the first), or ENGINE_NONE. */
+/* The accounting table: how many rows it has, and what is in one of them; false: nothing. */
 struct engine_account_figures {
 	uint32_t tenant, chunks;
 	bool others;		/* all those that found no row of their own; @account says nothing then */
 	uint64_t account, arena_bytes, disk_bytes;
 };
-uint32_t engine_account_next(const struct engine *engine, uint32_t after, struct engine_account_figures *ret);
+uint32_t engine_account_rows(const struct engine *engine);
+bool engine_account_at(const struct engine *engine, uint32_t row, struct engine_account_figures *ret);
 
 struct engine_client_figures { uint64_t jobs, leases, holds, pools, lookups, retrieves, stores; };
 struct engine_tier_figures { uint64_t used_bytes, objects, read_errors, write_errors, checksum_errors; };

@@ -121,8 +121,9 @@ static void check_accounts(struct sim *sim)
 			if (sim->tiers[t].slabs[u].used)
 				is[model_tenant(sim, sim->tiers[t].slabs[u].model)][sim->tiers[t].slabs[u].object.account]
 					.disk += sim->tiers[t].slabs[u].place.bytes;
-	for (uint32_t row = engine_account_next(sim->engine, ENGINE_NONE, &figures); row != ENGINE_NONE;
-	     row = engine_account_next(sim->engine, row, &figures)) {
+	for (uint32_t row = 0; row < engine_account_rows(sim->engine); row++) {
+		if (!engine_account_at(sim->engine, row, &figures))
+			continue;
 		/* What an account had before it found a row of its own is with the others' still. */
 		if (!figures.others && (figures.account >= ACCOUNTS ||
 					(figures.disk_bytes > is[figures.tenant][figures.account].disk &&
