@@ -39,7 +39,8 @@ enum message_type { STOKER_MESSAGES(STOKER_AS_MESSAGE) MESSAGE_END };
 	ADMIN_VERB(EVICT, 2, "evict", "free at least the bytes named from the arena") \
 	ADMIN_VERB(CLEAR, 3, "clear", "forget all objects that nobody uses, in every tier") \
 	ADMIN_VERB(DRAIN, 4, "drain", "take no stores, write back, and answer when done") \
-	ADMIN_VERB(STOP,  5, "stop",  "drain and exit")
+	ADMIN_VERB(STOP,  5, "stop",  "drain and exit") \
+	ADMIN_VERB(ACCOUNTS, 6, "accounts", "what the accounts of all tenants have")
 #define STOKER_AS_ADMIN_VERB(symbol, number, name, meaning) ADMIN_VERB_##symbol = (number),
 enum admin_verb { STOKER_ADMIN_VERBS(STOKER_AS_ADMIN_VERB) ADMIN_VERB_END };
 
@@ -151,19 +152,33 @@ struct message_admin {
 	struct message_header header;
 	uint32_t verb;
 	uint32_t reserved;
-	uint64_t argument;	/* EVICT: bytes */
+	uint64_t argument;	/* EVICT: bytes; ACCOUNTS: 0, then the value of the answer before */
 };
 
 struct message_answer {
 	struct message_header header;
 	uint32_t status;		/* enum stoker_status */
-	uint32_t number;		/* of the model, region or pool */
+	uint32_t number;		/* of the model, region or pool; ACCOUNTS: of rows that follow */
 	uint64_t value;			/* RESET: the epoch; EVICT, CLEAR: bytes freed; REGION_ADD: bytes;
+					 * ACCOUNTS: argument of the question for what follows, 0: that was all;
 					 * MODEL_OPEN with a descriptor: of the arena, which was not there
 					 * yet at WELCOME */
 	uint32_t layout_known;		/* MODEL_OPEN: 0 = by digest, and no worker has described it yet */
 	uint32_t described_bytes;	/* MODEL_OPEN by digest: the description follows */
 	char reason[MESSAGE_REASON];	/* "" if OK */
 };
+
+#define MESSAGE_ACCOUNTS_MAX 256u	/* rows in an answer */
+struct message_account {
+	char tenant[64];
+	uint64_t account;			/* its label; 0 with `others` */
+	uint64_t arena_bytes, disk_bytes;	/* of its chunks */
+	uint64_t arena_quota, disk_quota;	/* its soft quotas; 0 = none. Of `others`: of each of them */
+	uint32_t chunks;
+	uint32_t others;			/* 1: all accounts of the tenant that found no row of their own */
+};
+static_assert(sizeof(struct message_account) == 112, "rows of accounts travel without padding");
+static_assert(sizeof(struct message_answer) + MESSAGE_ACCOUNTS_MAX * sizeof(struct message_account) <=
+	      MESSAGE_BYTES_MAX, "an answer is one message");
 
 #endif

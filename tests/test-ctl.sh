@@ -68,7 +68,7 @@ expect 2 'unrecognized option' --frobnicate status
 expect 2 'is no broker' --name stoker status
 expect 2 'is no broker' --name /sto/ker status
 expect 2 'is no size' --name "$name" evict lots
-for command in status clients stat ping clear drain stop 'evict 1G'; do
+for command in status clients stat ping accounts clear drain stop 'evict 1G'; do
 	# shellcheck disable=SC2086
 	expect 3 'there is no broker' --name "$name" $command
 	# shellcheck disable=SC2086
@@ -124,7 +124,7 @@ expect 0 '"name": "??2J?]0;worker?"' --json --name "$name" clients
 # A page of another uid is not believed unless a broker of that uid listens; root is no exception.
 if [ "$(id -u)" = 0 ]; then
 	chown 64103 "/dev/shm$name"
-	for command in status clients stat 'evict 1M' ping clear drain stop; do
+	for command in status clients stat 'evict 1M' ping accounts clear drain stop; do
 		# shellcheck disable=SC2086
 		expect 4 "the control page of \"$name\" belongs to uid 64103" --name "$name" $command
 		# shellcheck disable=SC2086
@@ -136,13 +136,13 @@ fi
 # One that is cut short is no page, however far it goes; nor is a fifo, which nobody waits for.
 for bytes in 0 8 4096 20000; do
 	truncate -s "$bytes" "/dev/shm$name"
-	for command in status clients stat ping clear drain stop; do
+	for command in status clients stat ping accounts clear drain stop; do
 		expect 1 "is not a broker's control page" --name "$name" $command
 	done
 done
 rm -f "/dev/shm$name"
 mkfifo "/dev/shm$name"
-for command in status ping clear drain stop 'evict 1M'; do
+for command in status ping accounts clear drain stop 'evict 1M'; do
 	# shellcheck disable=SC2086
 	expect 1 "is not a broker's control page" --name "$name" $command
 done
@@ -162,7 +162,7 @@ end_server
 
 # What a broker says of its refusal is nothing that a terminal obeys either.
 start_server answers
-for command in ping clear drain stop 'evict 1M'; do
+for command in ping accounts clear drain stop 'evict 1M'; do
 	# shellcheck disable=SC2086
 	expect 1 'refused: ?[2Jnot ??now?' --name "$name" $command
 done

@@ -301,6 +301,7 @@ static void on_answer(struct broker *broker, struct order *order)
 		break;
 	case ORDER_EVICT:
 	case ORDER_CLEAR:
+	case ORDER_ACCOUNTS:
 	case ORDER_DRAIN:
 		on_verb_done(broker, order);
 		break;

@@ -173,6 +173,18 @@ static void clear(struct core *core, struct order *order)
 	engine_clear(core->engine, token_of(order));
 }
 
+static void accounts(struct core *core, struct order *order)
+{
+	const uint64_t rows = engine_account_rows(core->engine);
+	struct order_accounts *ret = order->accounts;
+	uint64_t row = order->value;
+
+	for (uint32_t i = 0; i < MESSAGE_ACCOUNTS_MAX && row < rows; i++, row++)
+		ret->n += engine_account_at(core->engine, (uint32_t)row, &ret->each[ret->n]);
+	order->value = row < rows ? row : 0;
+	link_tell(&core->control, order);
+}
+
 static void drain(struct core *core, struct order *order)
 {
 	struct order *waiting;
@@ -326,6 +338,7 @@ static void (*const order_handlers[])(struct core *core, struct order *order) = 
 	[ORDER_PING] = ping,
 	[ORDER_EVICT] = evict,
 	[ORDER_CLEAR] = clear,
+	[ORDER_ACCOUNTS] = accounts,
 	[ORDER_DRAIN] = drain,
 	[ORDER_QUIT] = quit,
 	[ORDER_MACHINE] = machine,

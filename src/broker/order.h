@@ -36,6 +36,7 @@ struct model;
 	ORDER(PING,        "answered at once") \
 	ORDER(EVICT,       "free bytes of the arena") \
 	ORDER(CLEAR,       "forget what nobody uses") \
+	ORDER(ACCOUNTS,    "what a run of accounts has") \
 	ORDER(DRAIN,       "take no stores, write back") \
 	ORDER(QUIT,        "end of the core thread; has no answer") \
 	ORDER(MACHINE,     "arena and the host's device are there") \
@@ -70,11 +71,17 @@ struct order_found {
 	} each[ORDER_FOUND_MAX];
 };
 
+/** struct order_accounts - some rows of the accounting table: few enough to be looked at in one turn. */
+struct order_accounts {
+	uint32_t n;
+	struct engine_account_figures each[MESSAGE_ACCOUNTS_MAX];
+};
+
 struct order {
 	enum order_type type;
 	int result;			/* 0 or -errno */
 	enum stoker_status status;	/* MODEL_CLOSE, POOL_DROP, RESET, EVICT, CLEAR, DRAIN: how it ended */
-	uint64_t value;			/* in: bytes to evict; out: bytes freed, epoch */
+	uint64_t value;			/* in: bytes to evict; out: bytes freed, epoch; ACCOUNTS: row to begin at, and next */
 	struct order *next;		/* in a sender's own list */
 	void *owner;			/* the asker's: who waits for this */
 	uint64_t request;		/* the asker's: number of the message that asked */
@@ -102,6 +109,7 @@ struct order {
 		struct { uint32_t awaited; } drain;		/* tiers that are being flushed; the core's */
 		uint32_t extent;
 		struct order_found *found;
+		struct order_accounts *accounts;
 		const char *why;				/* EXPELLED, with channel in `owner` */
 	};
 };

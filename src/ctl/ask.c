@@ -62,8 +62,8 @@ static enum ctl_exit greet(const struct ctl *ctl, int sock)
 	return ctl_fail(r == -EACCES ? CTL_NOT_PERMITTED : CTL_FAILED, "%s", why);
 }
 
-static enum ctl_exit ask(const struct ctl *ctl, int sock, enum admin_verb verb, uint64_t argument,
-			 uint32_t timeout_ms, struct message_answer *ret)
+enum ctl_exit ctl_question(const struct ctl *ctl, int sock, enum admin_verb verb, uint64_t argument,
+			   uint32_t timeout_ms, struct message_answer *ret, size_t room)
 {
 	struct message_admin admin = {
 		.header = { .type = MESSAGE_ADMIN, .bytes = sizeof(admin), .request = 2 },
@@ -77,10 +77,10 @@ static enum ctl_exit ask(const struct ctl *ctl, int sock, enum admin_verb verb, 
 	if (r < 0)
 		return ctl_fail(r == -EPIPE ? CTL_NO_BROKER : CTL_FAILED, "could not ask the broker \"%s\": %s", ctl->name,
 				strerror(-r));
-	e = receive(ctl, sock, ret, sizeof(*ret), end_of(timeout_ms), &n);
+	e = receive(ctl, sock, ret, room, end_of(timeout_ms), &n);
 	if (e != CTL_DONE)
 		return e;
-	if (n != sizeof(*ret) || ret->header.type != MESSAGE_ANSWER || ret->header.request != admin.header.request)
+	if (n < (ssize_t)sizeof(*ret) || ret->header.type != MESSAGE_ANSWER || ret->header.request != admin.header.request)
 		return ctl_fail(CTL_FAILED, "the broker \"%s\" answered something else than was asked", ctl->name);
 	if (ret->status == STOKER_STATUS_OK)
 		return CTL_DONE;
@@ -89,20 +89,14 @@ static enum ctl_exit ask(const struct ctl *ctl, int sock, enum admin_verb verb, 
 			"the broker \"%s\" refused: %s", ctl->name, ret->reason);
 }
 
-static enum ctl_exit open_and_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument,
-				  uint32_t timeout_ms, struct message_answer *ret, int *ret_sock, uint64_t *ret_ns)
+enum ctl_exit ctl_open(const struct ctl *ctl, int *ret_sock)
 {
 	int sock;
-	uint64_t before;
 	enum ctl_exit e = ctl_connect(ctl, &sock);
 
 	if (e != CTL_DONE)
 		return e;
 	e = greet(ctl, sock);
-	before = talk_now_ns();
-	if (e == CTL_DONE)
-		e = ask(ctl, sock, verb, argument, timeout_ms, ret);
-	*ret_ns = talk_now_ns() - before;
 	if (e == CTL_DONE)
 		*ret_sock = sock;
 	else
@@ -110,22 +104,19 @@ static enum ctl_exit open_and_ask(const struct ctl *ctl, enum admin_verb verb, u
 	return e;
 }
 
-enum ctl_exit ctl_ask_open(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
-			   struct message_answer *ret, int *ret_sock)
-{
-	uint64_t ns;
-
-	return open_and_ask(ctl, verb, argument, timeout_ms, ret, ret_sock, &ns);
-}
-
 enum ctl_exit ctl_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
 		      struct message_answer *ret, uint64_t *ret_ns)
 {
-	uint64_t ns;
+	uint64_t before;
 	int sock;
-	const enum ctl_exit e = open_and_ask(ctl, verb, argument, timeout_ms, ret, &sock, ret_ns ? ret_ns : &ns);
+	enum ctl_exit e = ctl_open(ctl, &sock);
 
-	if (e == CTL_DONE)
-		close(sock);
+	if (e != CTL_DONE)
+		return e;
+	before = talk_now_ns();
+	e = ctl_question(ctl, sock, verb, argument, timeout_ms, ret, sizeof(*ret));
+	if (ret_ns)
+		*ret_ns = talk_now_ns() - before;
+	close(sock);
 	return e;
 }

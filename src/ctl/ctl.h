@@ -40,6 +40,7 @@ enum ctl_exit ctl_status(const struct ctl *ctl, char **arguments);
 enum ctl_exit ctl_clients(const struct ctl *ctl, char **arguments);
 enum ctl_exit ctl_ping(const struct ctl *ctl, char **arguments);
 enum ctl_exit ctl_stat(const struct ctl *ctl, char **arguments);
+enum ctl_exit ctl_accounts(const struct ctl *ctl, char **arguments);
 enum ctl_exit ctl_evict(const struct ctl *ctl, char **arguments);
 enum ctl_exit ctl_clear(const struct ctl *ctl, char **arguments);
 enum ctl_exit ctl_drain(const struct ctl *ctl, char **arguments);
@@ -64,9 +65,11 @@ uint64_t ctl_uptime_ns(uint64_t since_ns);	/* CLOCK_BOOTTIME */
  * *@ret_ns, unless NULL: from sending the verb to its answer, without the connecting before. */
 enum ctl_exit ctl_ask(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
 		      struct message_answer *ret, uint64_t *ret_ns);
-/* The same, and stays connected: *ret_sock is the caller's on CTL_DONE. */
-enum ctl_exit ctl_ask_open(const struct ctl *ctl, enum admin_verb verb, uint64_t argument, uint32_t timeout_ms,
-			   struct message_answer *ret, int *ret_sock);
+/* In two steps, for whoever has more to ask or to hear: connect and greet; *ret_sock is the caller's on CTL_DONE. */
+enum ctl_exit ctl_open(const struct ctl *ctl, int *ret_sock);
+/* @room: bytes behind @ret; what follows the answer is there, and header.bytes says how much it is. */
+enum ctl_exit ctl_question(const struct ctl *ctl, int sock, enum admin_verb verb, uint64_t argument,
+			   uint32_t timeout_ms, struct message_answer *ret, size_t room);
 
 /* ---- print.c ------------------------------------------------------------------------------------- */
 

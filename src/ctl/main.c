@@ -18,6 +18,7 @@ static const struct ctl_command commands[] = {
 	{ "clients", "", "attached clients and what they hold", 0, ctl_clients },
 	{ "ping", "", "ask the core thread for an answer, and say how long it took", 0, ctl_ping },
 	{ "stat", "", "all counters, gauges and latencies", 0, ctl_stat },
+	{ "accounts", "", "what accounts have in the arena and on disk, with their quotas", 0, ctl_accounts },
 	{ "evict", "SIZE", "free at least SIZE (64K, 2G, 10%) of the arena", 1, ctl_evict },
 	{ "clear", "", "forget all objects that nobody uses, in every tier", 0, ctl_clear },
 	{ "drain", "", "take no more stores, write back to disk, and return when done", 0, ctl_drain },

@@ -25,13 +25,17 @@ enum ctl_exit ctl_stop(const struct ctl *ctl, char **arguments)
 {
 	struct message_answer answer;
 	int sock;
-	const enum ctl_exit e = ctl_ask_open(ctl, ADMIN_VERB_STOP, 0, 0, &answer, &sock);
+	enum ctl_exit e = ctl_open(ctl, &sock);
 
 	(void)arguments;
 	if (e != CTL_DONE)
 		return e;
-	wait_until_gone(sock);
+	e = ctl_question(ctl, sock, ADMIN_VERB_STOP, 0, 0, &answer, sizeof(answer));
+	if (e == CTL_DONE)
+		wait_until_gone(sock);
 	close(sock);
+	if (e != CTL_DONE)
+		return e;
 	if (ctl->json)
 		return ctl_print(ctl_object(ctl));
 	printf("%s has stopped\n", ctl->name);
