@@ -1,5 +1,8 @@
 /* Attaching: whom the library believes, what it checks, and what it says when it does not attach. */
 #include <fcntl.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "tests/client-rig.h"
 
@@ -89,6 +92,59 @@ END_TEST
 START_TEST(a_broker_that_does_not_answer_is_given_up)
 {
 	refused_by(&(struct fake_options){ .silent = true }, -ETIMEDOUT, "did not answer");
+}
+END_TEST
+
+/* A socket on which nobody is let in yet, with as many waiting as there is room for. */
+struct queue_of_waiters {
+	struct sockaddr_un address;
+	int listener, waiter[64];
+	uint32_t n;
+};
+
+static void waiters_queue(struct queue_of_waiters *queue)
+{
+	queue->address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	snprintf(queue->address.sun_path, sizeof(queue->address.sun_path), "/tmp/stoker-test-queue-%d", getpid());
+	queue->listener = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	expect(bind(queue->listener, (struct sockaddr *)&queue->address, sizeof(queue->address)) == 0);
+	expect(listen(queue->listener, 1) == 0);
+	for (queue->n = 0; queue->n < 64; queue->n++) {
+		queue->waiter[queue->n] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+		if (connect(queue->waiter[queue->n], (struct sockaddr *)&queue->address, sizeof(queue->address)) < 0)
+			break;
+	}
+	expect(queue->n < 64 && errno == EAGAIN);
+	close(queue->waiter[queue->n]);
+}
+
+/* A while later all who wait are let in, and at once let go; and whoever comes behind them. */
+static void *waiters_let_go(void *arg)
+{
+	const struct queue_of_waiters *queue = arg;
+
+	usleep(50000);
+	for (uint32_t i = 0; i <= queue->n; i++)
+		close(accept(queue->listener, NULL, NULL));
+	return NULL;
+}
+
+START_TEST(where_too_many_wait_to_be_let_in_one_waits_with_them)
+{
+	const struct stoker_options patient = { .size = sizeof(patient), .attach_timeout_ms = 20000 };
+	const struct stoker_options hasty = { .size = sizeof(hasty), .attach_timeout_ms = 50 };
+	struct queue_of_waiters queue;
+	pthread_t thread;
+
+	waiters_queue(&queue);
+	refused(queue.address.sun_path, &hasty, -ETIMEDOUT, "too many clients are waiting");
+	ck_assert_int_eq(pthread_create(&thread, NULL, waiters_let_go, &queue), 0);
+	refused(queue.address.sun_path, &patient, -ENOENT, "it went away before it answered");
+	pthread_join(thread, NULL);
+	for (uint32_t i = 0; i < queue.n; i++)
+		close(queue.waiter[i]);
+	close(queue.listener);
+	unlink(queue.address.sun_path);
 }
 END_TEST
 
@@ -198,6 +254,7 @@ int main(void)
 	tcase_add_test(tests, a_refusal_carries_the_brokers_reason);
 	tcase_add_test(tests, a_channel_that_could_shrink_is_not_mapped);
 	tcase_add_test(tests, a_broker_that_does_not_answer_is_given_up);
+	tcase_add_test(tests, where_too_many_wait_to_be_let_in_one_waits_with_them);
 	tcase_add_test(tests, options_that_this_library_does_not_know_are_refused);
 	tcase_add_test(tests, a_shorter_options_struct_has_defaults_beyond_its_end);
 	tcase_add_test(tests, the_path_of_the_socket_serves_as_well);

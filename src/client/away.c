@@ -11,6 +11,7 @@
  * RESTORING opens models, regions and pools again, in the order of their making. One that the new
  * broker refuses stays closed: calls that name it say so; the others are served.
  */
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -147,16 +148,30 @@ int away_step(struct stoker *c)
 	}
 }
 
+/*
+ * Wait for the broker, or for a place among those that wait to be let in: whoever connects all the time can
+ * take every one that becomes free, but not each time before we do.
+ */
+static int away_wait(const struct stoker *c, uint64_t deadline_ns)
+{
+	if (c->coming >= 0 || c->arriving)
+		return talk_wait(c->coming >= 0 ? c->coming : c->arriving->sock, deadline_ns);
+	poll(NULL, 0, 1);
+	return talk_now_ns() < deadline_ns ? 0 : -ETIMEDOUT;
+}
+
 int away_until(struct stoker *c, uint64_t deadline_ns)
 {
-	c->next_try_ns = 0;
 	for (;;) {
+		c->next_try_ns = 0;
 		int r = away_step(c);
 
-		if (r != -EAGAIN || (c->coming < 0 && !c->arriving))
+		if (r != -EAGAIN)
 			return r;
-		r = talk_wait(c->coming >= 0 ? c->coming : c->arriving->sock, deadline_ns);
+		r = away_wait(c, deadline_ns);
 		if (r == -ETIMEDOUT) {
+			if (c->coming < 0 && !c->arriving)
+				return r;	/* talk_connect() has said that too many wait */
 			away_stop(c);
 			return client_fail(c, r, "could not attach to \"%s\": it did not answer in time; if stokerctl ping "
 					   "hangs too, the broker does", c->name);
