@@ -36,6 +36,7 @@
 #define SWEEP_RECORDS	2048u	/* records that a sweep looks at in a turn */
 #define SCAN_VICTIMS	256u	/* candidates that one allocation looks at, at most */
 #define SCAN_BUSY	4096u	/* ... not counting those that it meets in use */
+#define SCAN_SLABS	1024u	/* ... in slabs of other sizes, when the first ones are all in use */
 #define RANDOM_WORDS	2048u
 #define RESETS		4u	/* of one model, not yet answered */
 #define ADMINS		16u	/* admin operations, not yet answered */

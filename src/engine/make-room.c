@@ -10,7 +10,8 @@
  * tier never goes. Each allocation looks at a bounded number of candidates.
  *
  * Slabs are compared once in as many evictions as a slab has places: emptying one then costs each
- * allocation a constant, and a size that came late still gets its share of the arena.
+ * allocation a constant, and a size that came late still gets its share of the arena. One object in use
+ * keeps its whole slab from other sizes, but not the other places there from its own.
  */
 #include "src/engine/internal.h"
 
@@ -230,19 +231,46 @@ static void slab_empty(struct engine *e, const struct ground *g, uint32_t slab)
 	count(e, STOKER_COUNTER_SLABS_RECLAIMED, 1);
 }
 
+/*
+ * What is in use is not cold, however long ago it was placed: who comes next looks behind it first, so that
+ * a few pins in old slabs do not hide all the others.
+ */
+static void slab_met_busy(struct engine *e, const struct ground *g, uint32_t slab)
+{
+	uint32_t unit;
+	bool used;
+
+	if (space_slab_object(g->space, slab, 0, &unit, &used))
+		space_touch(g->space, unit, ++e->uses);
+}
+
 /* Empty the coldest slab of another size that can be. @colder_than: only if it is, on average. */
 static bool slab_reclaim(struct engine *e, const struct ground *g, uint64_t bytes, uint64_t colder_than)
 {
-	uint32_t slabs[SPACE_COLDEST];
-	const uint32_t n = space_coldest(g->space, bytes, slabs);
+	const uint64_t most = space_total(g->space) / e->config.extent_bytes;
+	uint32_t slabs[SPACE_COLDEST], n, looks = 0;
+	uint64_t seen = 0, busy = 0;
 
-	for (uint32_t i = 0; i < n; i++) {
-		const struct slab_view view = slab_look(e, g, slabs[i]);
+	/* Further than SPACE_COLDEST of them only past such as are in use. */
+	while (busy == seen && seen < most && (seen == 0 || looks < SCAN_SLABS)) {
+		n = space_coldest(g->space, bytes, slabs);
+		for (uint32_t i = 0; i < n; i++) {
+			const struct slab_view view = slab_look(e, g, slabs[i]);
 
-		if (!view.free_to_go || (view.n > 0 && view.touched / view.n >= colder_than))
-			continue;
-		slab_empty(e, g, slabs[i]);
-		return true;
+			looks += 1 + view.n;
+			if (!view.free_to_go) {
+				slab_met_busy(e, g, slabs[i]);
+				busy++;
+				continue;
+			}
+			if (view.n > 0 && view.touched / view.n >= colder_than)
+				continue;
+			slab_empty(e, g, slabs[i]);
+			return true;
+		}
+		if (n < SPACE_COLDEST)
+			return false;
+		seen += n;
 	}
 	return false;
 }
