@@ -172,9 +172,42 @@ bad_trace() {
 good='{"timestamp": 1, "hash_ids": [1, 2]}'
 bad_trace 'bad.jsonl": the file has no requests'
 bad_trace 'line 2: "timestamp" is negative' "$good" '{"timestamp": -5, "hash_ids": [3]}'
-bad_trace 'line 1: "hash_ids" holds something that is no whole number' '{"timestamp": 5, "hash_ids": [1e300]}'
+ids='whole numbers from 0 to 9223372036854775807'
+for id in 1e300 -1 1.0 '"7"' null '[1]' true; do
+	bad_trace "line 2: \"hash_ids\" holds something else than $ids" "$good" "{\"timestamp\": 5, \"hash_ids\": [3, $id]}"
+done
+bad_trace "line 1: it has a number that is too large: \"hash_ids\" are $ids" \
+	'{"timestamp": 5, "hash_ids": [9223372036854775808]}'
 bad_trace 'line 3: the request has 16385 blocks; a lookup' "$good" "" \
 	"{\"timestamp\": 5, \"hash_ids\": [$(seq -s, 16385)]}" "$good"
+
+test="requests without blocks: what cannot be measured of them is null, with the reason"
+printf '%s\n' '{"timestamp": 1, "hash_ids": []}' '{"timestamp": 2, "hash_ids": []}' >"$work/empty.jsonl"
+for capacity in 5%,10% 64M; do
+	"$bench" policy --format json --trace "$work/empty.jsonl" --capacity "$capacity" >"$work/report" 2>"$work/error" ||
+		fail "$test: exit status $? of policy"
+	for field in requests=2 blocks=0 results=null hit_ratio_unbounded=null; do
+		expect "${field%=*}" "${field#*=}"
+	done
+	grep -q '"skipped": ".*hit_ratio_unbounded: .*results: ' "$work/report" || fail "$test: policy says no reason"
+done
+status=0
+"$bench" policy --trace "$work/empty.jsonl" --capacity 200% >"$work/report" 2>"$work/error" || status=$?
+((status == 2)) || fail "$test: exit status $status for 200%"
+replay 0 --trace "$work/empty.jsonl" --workers 2
+for field in requests=2 blocks=0 verified_bytes=0 wrong_bytes=0 hit_ratio=null hit_ratio_unbounded=null \
+	lookup_ns_p50=null lookup_ns_p99=null poll_ns_p50=null retrieve_bytes_per_s=null prefetch_bytes_per_s=null; do
+	expect "${field%=*}" "${field#*=}"
+	[[ ${field#*=} != null ]] || grep -q "\"skipped\": \".*${field%=*}: " "$work/report" ||
+		fail "$test: replay says no reason for ${field%=*}"
+done
+replay 0 --trace "$work/empty.jsonl" --then-restart 1
+expect restart_requests 1
+for options in "--flip arena" "--flip disk --disk 256M"; do
+	# shellcheck disable=SC2086 # they are several
+	replay 2 --trace "$work/empty.jsonl" $options
+	grep -q 'its last request has no blocks' "$work/error" || fail "$test: nothing is said of $options"
+done
 
 test="a share that is none, and a comma too many, are refused"
 printf '%s\n' "$good" >"$work/good.jsonl"

@@ -93,7 +93,7 @@ static uint64_t objects_of_extent(uint64_t objects)
 	return objects >= 65536 ? 64 : objects >= 8192 ? 8 : 1;
 }
 
-/* Extents of the arena that a capacity means. @ret_objects: what it holds. */
+/* Extents of the arena that a capacity means. @ret_objects: what it holds. A share of nothing is nothing. */
 static int parse_capacity(const char *text, const struct trace *trace, struct solo_config *ret, uint64_t *ret_objects)
 {
 	const uint64_t image = (HEADER + options.object_size + 4095) & ~4095ull;
@@ -105,6 +105,8 @@ static int parse_capacity(const char *text, const struct trace *trace, struct so
 		if (*end != '%' || !(share > 0 && share <= 100))
 			return -EINVAL;
 		*ret_objects = (uint64_t)(share / 100 * (double)trace->unique + 0.5);
+		if (trace->unique == 0)
+			return 0;
 		ret->extent_bytes = image * objects_of_extent(*ret_objects);
 		ret->extents = (uint32_t)(*ret_objects * image / ret->extent_bytes);
 		*ret_objects = ret->extents * ret->extent_bytes / image;
@@ -168,6 +170,8 @@ static int run_one(const struct trace *trace, const char *policy, const char *ca
 			  "them, and sizes of at least an extent, not \"%s\"", capacity);
 		return -EINVAL;
 	}
+	if (trace->blocks == 0)
+		return 0;
 	/* Entries never bound what is kept: room for what is there, for as many that are remembered, and a request. */
 	config.entries = (uint32_t)(2 * objects + 2 * trace->longest + 65536);
 	solo = solo_new(&config);
@@ -185,6 +189,23 @@ static int run_one(const struct trace *trace, const char *policy, const char *ca
 							 (double)hits / (double)trace->blocks, "hits",
 							 (json_int_t)hits, "objects", (json_int_t)objects));
 	return r;
+}
+
+static void report_policy(struct report *report, const struct trace *trace, json_t *results)
+{
+	static const char empty[] = "no request of the trace has blocks";
+
+	report_count(report, "requests", trace->requests);
+	report_count(report, "blocks", trace->blocks);
+	report_count(report, "unique_blocks", trace->unique);
+	report_rate(report, "hit_ratio_unbounded", (double)trace->prefix_hits / (double)trace->blocks, trace->blocks > 0,
+		    empty);
+	if (trace->blocks > 0) {
+		report_json(report, "results", results);
+		return;
+	}
+	json_decref(results);
+	report_skip(report, "results", empty);
 }
 
 static int run(struct report *report)
@@ -212,15 +233,10 @@ static int run(struct report *report)
 		for (uint32_t c = 0; r == 0 && c < capacities.n; c++)
 			r = run_one(trace, policies.text[p], capacities.text[c], results);
 	}
-	if (r == 0) {
-		report_count(report, "requests", trace->requests);
-		report_count(report, "blocks", trace->blocks);
-		report_count(report, "unique_blocks", trace->unique);
-		report_real(report, "hit_ratio_unbounded", (double)trace->prefix_hits / (double)trace->blocks);
-		report_json(report, "results", results);
-	} else {
+	if (r == 0)
+		report_policy(report, trace, results);
+	else
 		json_decref(results);
-	}
 	trace_free(trace);
 	return r == -EINVAL ? BENCH_USAGE : r < 0 ? BENCH_FAILED : BENCH_OK;
 }

@@ -238,8 +238,13 @@ static void report_times(struct report *report, const struct pass *pass)
 		lookups[i] = pass->of[i]->lookups;
 		polls[i] = pass->of[i]->polls;
 	}
-	report_count(report, "lookup_ns_p50", samples_quantile(lookups, n, 0.5));
-	report_count(report, "lookup_ns_p99", samples_quantile(lookups, n, 0.99));
+	if (samples_count(lookups, n) > 0) {
+		report_count(report, "lookup_ns_p50", samples_quantile(lookups, n, 0.5));
+		report_count(report, "lookup_ns_p99", samples_quantile(lookups, n, 0.99));
+	} else {
+		report_skip(report, "lookup_ns_p50", "nothing was looked up");
+		report_skip(report, "lookup_ns_p99", "nothing was looked up");
+	}
 	report_rate(report, "poll_ns_p50", (double)samples_quantile(polls, n, 0.5) / MOVER_POLLS,
 		    samples_count(polls, n) > 0, "every job was over before it could be polled often enough");
 	report_rate(report, "retrieve_bytes_per_s", (double)sum->retrieved * size * 1e9 / (double)sum->retrieve_ns,
@@ -260,10 +265,10 @@ static void report_replay(struct report *report, const struct replay *replay)
 	report_count(report, "unique_blocks", replay->trace->unique);
 	report_count(report, "hits_l1", sum->hits_l1);
 	report_count(report, "hits_disk", sum->hits_disk);
-	report_real(report, "hit_ratio",
-		    sum->blocks ? (double)(sum->hits_l1 + sum->hits_disk) / (double)sum->blocks : 0);
-	report_real(report, "hit_ratio_unbounded",
-		    sum->blocks ? (double)replay->trace->prefix_hits / (double)sum->blocks : 0);
+	report_rate(report, "hit_ratio", (double)(sum->hits_l1 + sum->hits_disk) / (double)sum->blocks, sum->blocks > 0,
+		    "no request had blocks");
+	report_rate(report, "hit_ratio_unbounded", (double)replay->trace->prefix_hits / (double)sum->blocks,
+		    sum->blocks > 0, "no request had blocks");
 	report_count(report, "verified_bytes", sum->retrieved * options.object_size);
 	report_count(report, "wrong_bytes", sum->wrong_bytes + again->wrong_bytes);
 	report_times(report, &replay->first);
@@ -314,6 +319,11 @@ static int check_options(void)
 /* A broker that is attached to may grant less yet: that is known when a worker is there. */
 static int check_trace(const struct trace *trace)
 {
+	if (options.flip && trace_length(trace, trace->requests - 1) == 0) {
+		bench_say("trace \"%s\": its last request has no blocks, and --flip changes one of that; name another trace, "
+			  "or fewer --requests", options.trace);
+		return -EINVAL;
+	}
 	if (trace->longest <= MOVER_KEYS_MAX)
 		return 0;
 	bench_say("trace \"%s\", line %llu: the request has %llu blocks; a lookup takes %u", options.trace,

@@ -11,6 +11,9 @@
 
 #include "src/bench/bench.h"
 
+/* As far as the JSON library's whole numbers go. */
+#define IDS_ALLOWED "0 to 9223372036854775807"
+
 struct reader {
 	const char *path;
 	uint64_t line;
@@ -76,8 +79,8 @@ static int take_request(struct reader *reader, const json_t *object)
 		return r;
 	trace->first[trace->requests] = trace->blocks;
 	json_array_foreach(ids, i, id) {
-		if (!json_is_integer(id))
-			return wrong(reader, "\"hash_ids\" holds something that is no whole number");
+		if (!json_is_integer(id) || json_integer_value(id) < 0)
+			return wrong(reader, "\"hash_ids\" holds something else than whole numbers from " IDS_ALLOWED);
 		trace->ids[trace->blocks++] = (uint64_t)json_integer_value(id);
 	}
 	trace->requests++;
@@ -97,6 +100,8 @@ static int take_line(struct reader *reader, const char *line, size_t length)
 	int r;
 
 	object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+	if (!object && json_error_code(&error) == json_error_numeric_overflow)
+		return wrong(reader, "it has a number that is too large: \"hash_ids\" are whole numbers from " IDS_ALLOWED);
 	if (!object) {
 		snprintf(what, sizeof(what), "%s at byte %d%s", error.text, error.position,
 			 length == 0 || line[length - 1] != '\n' ? "; the line is cut off" : "");
