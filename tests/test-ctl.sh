@@ -67,6 +67,9 @@ expect 2 'wrong number of arguments; usage: stokerctl evict SIZE' evict
 expect 2 'unrecognized option' --frobnicate status
 expect 2 'is no broker' --name stoker status
 expect 2 'is no broker' --name /sto/ker status
+for bad in /.. /. '' / /a/ "/$(printf '%065d' 0)"; do
+	expect 2 "\"$bad\" is no broker's name: that is / and 1 to 64 of [A-Za-z0-9._-], but not /. and /.." --name "$bad" status
+done
 expect 2 'is no size' --name "$name" evict lots
 for command in status clients stat ping accounts clear drain stop 'evict 1G'; do
 	# shellcheck disable=SC2086

@@ -66,7 +66,7 @@ refuse 2 "tiers disk0 and disk1 have one path, $dir/t: give each a directory of 
 
 refuse 2 '--set arena.size: must be SECTION.KEY=VALUE, as arena.policy=lru or tier.disk0.size=20G' --set arena.size
 refuse 2 '--set =1: must be SECTION.KEY=VALUE' --set =1
-refuse 2 'there is no section "aren": broker, arena, disk, limits, tenant NAME and tier NAME are known' --set aren.size=1G
+refuse 2 'there is no section "aren": broker, arena, disk, gpu, limits, tenant NAME and tier NAME are known' --set aren.size=1G
 refuse 2 'section arena has no key "sizee": it has size, extent, policy, ' --set arena.sizee=1G
 refuse 2 '--set arena.policy=fifo: arena.policy cannot be "fifo": allowed is lru or arc' --set arena.policy=fifo
 refuse 2 'arena.extent cannot be "0": allowed is a size from 64 KiB to 1 GiB' --set arena.extent=0
@@ -100,6 +100,8 @@ file '[broker]\nthreads\n' ':2: neither [SECTION] nor KEY = VALUE nor a comment 
 file '[broker]\nthreads = 1\nthreads = 2\n' ':3: broker.threads is given twice'
 file '[tier]\npath = /tmp\n' ':1: "tier" is no section: write [tier NAME]'
 file "[broker]\nname = $(printf '%0300d' 0)\n" ':2: the line is too long: 198 bytes are allowed'
+file '# no section yet\nsize = 1G\n' ':2: the key "size" stands before any section: write a line [SECTION] above it; broker, '
+file '[]\nsize = 1G\n' ':1: there is no section ""'
 file '[nosuch]\n' ':1: there is no section "nosuch"'
 file '[broker]\n[arena\nsize = 1G\n' ':2: the section'"'"'s name is not closed: write [SECTION]'
 file '[arena]\nsize = 1G\0\n' ':2: there is a NUL byte'

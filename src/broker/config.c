@@ -268,9 +268,21 @@ static int instance_find(struct config *config, uint32_t section, const char *na
 	return 0;
 }
 
+/* All sections there are, as "broker, arena and tier NAME". */
+static void sections_text(char *ret, size_t bytes)
+{
+	size_t at = 0;
+
+	for (uint32_t s = 0; s < CONFIG_SECTIONS && at < bytes; s++)
+		at += (size_t)snprintf(ret + at, bytes - at, "%s%s%s", s == 0 ? "" : s + 1 < CONFIG_SECTIONS ? ", " : " and ",
+				       config_sections[s].name, config_sections[s].many ? " NAME" : "");
+}
+
 static int section_find(struct config *config, const char *where, const char *text, uint32_t *ret_section,
 			uint32_t *ret_i, char *why)
 {
+	char known[128];
+
 	for (uint32_t s = 0; s < CONFIG_SECTIONS; s++) {
 		const struct config_section *section = &config_sections[s];
 		const size_t n = strlen(section->name);
@@ -291,8 +303,8 @@ static int section_find(struct config *config, const char *where, const char *te
 				 section->many ? " NAME], with up to 31 of [A-Za-z0-9._-]" : "]");
 		return -EINVAL;
 	}
-	snprintf(why, CONFIG_WHY, "%s: there is no section \"%s\": broker, arena, disk, limits, tenant NAME and "
-		 "tier NAME are known", where, text);
+	sections_text(known, sizeof(known));
+	snprintf(why, CONFIG_WHY, "%s: there is no section \"%s\": %s are known", where, text, known);
 	return -EINVAL;
 }
 
@@ -420,11 +432,18 @@ static int reader_value(void *arg, const char *section, const char *key, const c
 {
 	struct reader *reader = arg;
 	uint32_t place[3];
-	char where[CONFIG_TEXT_MAX + 16];
+	char where[CONFIG_TEXT_MAX + 16], known[128], what[320];
 
 	/* inih can be built to tell of sections too. */
 	if (!key)
 		return 1;
+	if (section[0] == '\0') {
+		sections_text(known, sizeof(known));
+		snprintf(what, sizeof(what), "the key \"%.64s\" stands before any section: write a line [SECTION] above it; "
+			 "%s are known", key, known);
+		reader_refuse(reader, what);
+		return 0;
+	}
 	snprintf(where, sizeof(where), "%s:%u", reader->path, reader->line);
 	if (set_one(reader->config, where, section, key, value, place, reader->why) < 0) {
 		reader->failed = true;

@@ -15,7 +15,7 @@
 
 /* clang-format off */
 #define SETTINGS_BROKER(S) \
-	S(name,               TEXT,   "/stoker", 0, 0, START, "name of this broker: / and 1 to 64 of [A-Za-z0-9._-]") \
+	S(name,               TEXT,   "/stoker", 0, 0, START, "name of this broker: / and 1 to 64 of [A-Za-z0-9._-], but not /. and /..") \
 	S(runtime_directory,  TEXT,   "",  0, 0, START, "directory of socket and locks; root: /run/stoker, else $XDG_RUNTIME_DIR/stoker or /tmp/stoker-UID") \
 	S(state_directory,    TEXT,   "",  0, 0, START, "directory of what outlives a broker; root: /var/lib/stoker, else $XDG_STATE_HOME/stoker or ~/.local/state/stoker") \
 	S(log_level,          LEVEL,  "info", 0, 0, RELOAD, "what is logged: error, warning, info or debug") \

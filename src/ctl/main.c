@@ -76,7 +76,8 @@ static enum ctl_exit command_run(const struct ctl *ctl, int argc, char **argv)
 		return ctl_fail(CTL_USAGE, "wrong number of arguments; usage: stokerctl %s%s%s", command->name,
 				command->n_arguments ? " " : "", command->arguments);
 	if (control_name_check(ctl->name) < 0)
-		return ctl_fail(CTL_USAGE, "\"%s\" is no broker's name: that is / and 1 to 64 of [A-Za-z0-9._-]", ctl->name);
+		return ctl_fail(CTL_USAGE, "\"%s\" is no broker's name: that is / and 1 to 64 of [A-Za-z0-9._-], but not /. and "
+				"/..", ctl->name);
 	return command->run(ctl, argv + 1);
 }
 
