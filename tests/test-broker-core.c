@@ -4,6 +4,7 @@
  */
 #include <poll.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -163,6 +164,113 @@ START_TEST(a_reset_that_comes_before_recovery_is_over_and_after_a_drain_is_refus
 }
 END_TEST
 
+/* ---- sleep ------------------------------------------------------------------------------------------ */
+
+/* A device of which only the core's side is there: it says that a pool of nobody's is dead when it is told to. */
+static _Atomic bool finished;
+static _Atomic uint32_t n_armed, n_reaped;
+
+static uint32_t fake_reap(struct device *device, struct device_event *events, uint32_t max)
+{
+	(void)device;
+	if (max == 0 || !atomic_exchange(&finished, false))
+		return 0;
+	atomic_fetch_add(&n_reaped, 1);
+	core->copies_out = 0;		/* here it is the core's thread */
+	events[0] = (struct device_event){ .type = DEVICE_POOL_DEAD, .client = 1 };
+	return 1;
+}
+
+static void fake_arm(struct device *device)
+{
+	(void)device;
+	atomic_fetch_add(&n_armed, 1);
+}
+
+/* A core that would spin for ever, with so many copies under way. */
+static void start_with(bool crowded, uint32_t copies)
+{
+	static const struct device_backend backend = { .name = "fake", .reap = fake_reap, .arm = fake_arm };
+
+	core->spin_ns = FOR_EVER;
+	core->crowded = crowded;
+	core->copies_out = copies;
+	core->devices[0] = (struct core_device){ &backend, (struct device *)(void *)core };
+	core->n_devices = 1;
+	start();
+}
+
+static uint64_t sleeps(void)
+{
+	return atomic_load(&page->blocks[0].counters[STOKER_COUNTER_CORE_SLEEPS]);
+}
+
+/* It turns: @n orders, one after the other, are answered. */
+static void pings(uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct order ping = { .type = ORDER_PING };
+
+		link_order(control(), &ping);
+		ck_assert_ptr_eq(answer(), &ping);
+	}
+}
+
+static void copies_end(void)
+{
+	atomic_store(&finished, true);
+	bell_ring(core_bell(core));
+	while (atomic_load(&n_reaped) == 0)
+		sched_yield();
+}
+
+START_TEST(a_core_with_copies_under_way_sleeps_where_helpers_want_its_processor)
+{
+	start_with(true, 1);
+	while (sleeps() == 0)
+		sched_yield();
+	/* A helper that has finished something wakes it, and so does an order. */
+	ck_assert_uint_gt(atomic_load(&n_armed), 0);
+	pings(3);
+	copies_end();
+}
+END_TEST
+
+START_TEST(a_core_with_copies_under_way_spins_where_there_are_processors_for_all)
+{
+	start_with(false, 1);
+	pings(20);
+	ck_assert_uint_eq(sleeps(), 0);
+	copies_end();
+	ck_assert_uint_eq(sleeps(), 0);
+}
+END_TEST
+
+START_TEST(a_core_without_copies_spins_where_processors_are_few)
+{
+	start_with(true, 0);
+	pings(20);
+	ck_assert_uint_eq(sleeps(), 0);
+}
+END_TEST
+
+START_TEST(one_processor_is_too_few_for_helpers_core_and_client)
+{
+	cpu_set_t all, one;
+	int first = 0;
+
+	ck_assert_int_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	while (!CPU_ISSET(first, &all))
+		first++;
+	CPU_ZERO(&one);
+	CPU_SET(first, &one);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	teardown();
+	setup();
+	ck_assert(core->crowded);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("broker-core");
@@ -173,6 +281,10 @@ int main(void)
 	tcase_add_test(tests, a_reset_that_waits_for_recovery_begins_when_that_is_over);
 	tcase_add_test(tests, a_reset_that_waits_for_recovery_is_refused_when_the_broker_drains);
 	tcase_add_test(tests, a_reset_that_comes_before_recovery_is_over_and_after_a_drain_is_refused_at_once);
+	tcase_add_test(tests, a_core_with_copies_under_way_sleeps_where_helpers_want_its_processor);
+	tcase_add_test(tests, a_core_with_copies_under_way_spins_where_there_are_processors_for_all);
+	tcase_add_test(tests, a_core_without_copies_spins_where_processors_are_few);
+	tcase_add_test(tests, one_processor_is_too_few_for_helpers_core_and_client);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);
 }
