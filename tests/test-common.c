@@ -459,6 +459,23 @@ START_TEST(lines_of_several_threads_do_not_mix)
 }
 END_TEST
 
+START_TEST(of_a_line_that_a_peer_can_cause_a_few_are_said_at_a_time_and_the_rest_is_counted)
+{
+	const uint64_t start = 1000;
+	struct log_limit limit = { 0 };
+	uint32_t unsaid = 77;
+
+	for (uint32_t i = 0; i < 1000; i++)
+		ck_assert_int_eq(log_may(&limit, start + i, &unsaid), i < LOG_LIMIT_LINES);
+	ck_assert_uint_eq(unsaid, 0);
+	ck_assert(!log_may(&limit, start + LOG_LIMIT_NS, &unsaid));
+	ck_assert(log_may(&limit, start + LOG_LIMIT_NS + 1, &unsaid));
+	ck_assert_uint_eq(unsaid, 1001 - LOG_LIMIT_LINES);
+	ck_assert(log_may(&limit, start + LOG_LIMIT_NS + 2, &unsaid));
+	ck_assert_uint_eq(unsaid, 0);
+}
+END_TEST
+
 START_TEST(levels_are_read_by_name)
 {
 	enum log_level level = LOG_LEVEL_INFO;
@@ -495,6 +512,7 @@ static Suite *suite(void)
 	tcase_add_test(logs, a_long_line_is_cut_and_still_ends);
 	tcase_add_test(logs, logging_keeps_errno);
 	tcase_add_test(logs, lines_of_several_threads_do_not_mix);
+	tcase_add_test(logs, of_a_line_that_a_peer_can_cause_a_few_are_said_at_a_time_and_the_rest_is_counted);
 	tcase_add_test(logs, levels_are_read_by_name);
 	suite_add_tcase(s, queues);
 	suite_add_tcase(s, sizes);

@@ -178,6 +178,37 @@ START_TEST(whoever_connects_and_says_nothing_keeps_no_other_uid_out)
 }
 END_TEST
 
+/* Ask to be let in, and do not wait for the answer. */
+static int say_hello_and_hang_up(void)
+{
+	struct message_hello hello = {
+		.header = { .type = MESSAGE_HELLO, .bytes = sizeof(hello), .request = 1 },
+		.abi = STOKER_ABI + 1,		/* who is turned away is counted */
+	};
+
+	for (int i = 0; i < 50; i++) {
+		const int fd = raw_connect(rig_name);
+
+		if (fd < 0 || raw_send(fd, &hello, sizeof(hello), NULL, 0) < 0)
+			return 1;
+		close(fd);
+	}
+	return 0;
+}
+
+START_TEST(for_whoever_says_hello_and_hangs_up_no_answer_is_made)
+{
+	const uint64_t before = rig_counter(STOKER_COUNTER_CLIENTS_REFUSED);
+
+	rig_broker_pause(true);
+	const int r = rig_run_as(HOSTILE_UID, say_hello_and_hang_up);
+	rig_broker_pause(false);
+	ck_assert_int_eq(r, 0);
+	rig_newcomer_is_served();	/* who came behind them */
+	ck_assert_uint_eq(rig_counter(STOKER_COUNTER_CLIENTS_REFUSED), before);
+}
+END_TEST
+
 /* ---- models ----------------------------------------------------------------------------------------- */
 
 static int open_every_model(void)
@@ -548,6 +579,7 @@ int main(void)
 	tcase_set_timeout(all, 120);
 	tcase_add_test(all, nor_do_hundreds_of_them_in_messages_that_nobody_takes);
 	tcase_add_test(all, whoever_connects_and_says_nothing_keeps_no_other_uid_out);
+	tcase_add_test(all, for_whoever_says_hello_and_hangs_up_no_answer_is_made);
 	tcase_add_test(all, a_tenant_that_opens_every_model_leaves_places_to_the_others);
 	tcase_add_test(all, a_refused_model_is_refused_to_all_who_asked_meanwhile);
 	tcase_add_test(all, a_tenant_that_registers_every_pool_leaves_some_to_the_others);

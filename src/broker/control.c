@@ -208,6 +208,16 @@ static void reload(struct broker *broker)
 
 /* ---- events ------------------------------------------------------------------------------------ */
 
+/* As long as files are lacking this is found again and again. */
+static void say_not_accepted(void)
+{
+	static struct log_limit limit;
+	uint32_t unsaid;
+
+	if (log_may(&limit, control_now_ns(), &unsaid))
+		log_warning("a client could not be accepted: %m; raise the limit of open files");
+}
+
 static void on_listen(struct broker *broker)
 {
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
@@ -218,7 +228,7 @@ static void on_listen(struct broker *broker)
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			log_warning("a client could not be accepted: %m; raise the limit of open files");
+			say_not_accepted();
 			usleep(1000);	/* the connection stays in the queue: not so fast again */
 		}
 		return;

@@ -25,8 +25,10 @@ void forget_file(struct broker *broker, const uint8_t identity[MODEL_DIGEST_BYTE
 {
 	const char *path = broker->config.broker.state_directory;
 	const int r = state_forget_model(path, identity, epoch, &broker->epoch_floor);
+	static struct log_limit limit;
+	uint32_t unsaid;
 
-	if (r < 0)
+	if (r < 0 && log_may(&limit, control_now_ns(), &unsaid))
 		log_warning("a forgotten model's file could not be removed from %s: %s; the next start will know the model "
 			    "again", path, strerror(-r));
 }
@@ -133,14 +135,27 @@ static void kept(struct broker *broker, struct model *model, bool evict)
 	}
 }
 
+/* Who opens one model after the other has one forgotten each time. */
+static void say_forgotten(const struct broker *broker, const struct model *model, bool evicted)
+{
+	static struct log_limit limit;
+	uint32_t unsaid;
+
+	if (!log_may(&limit, control_now_ns(), &unsaid))
+		return;
+	if (unsaid)
+		log_info("%u more models were forgotten", unsaid);
+	log_info("a model of tenant %s (chunks of %u tokens) is forgotten%s: its place is needed, and no client had "
+		 "it open", broker->config.tenants[model->tenant].name, model->layout->wire.chunk_tokens,
+		 evicted ? ", with all that was cached of it" : "");
+}
+
 void forget_answer(struct broker *broker, struct order *order)
 {
 	struct model *model = order->model.model;
 
 	if (order->status == STOKER_STATUS_OK) {
-		log_info("a model of tenant %s (chunks of %u tokens) is forgotten%s: its place is needed, and no client had "
-			 "it open", broker->config.tenants[model->tenant].name, model->layout->wire.chunk_tokens,
-			 order->model.evict ? ", with all that was cached of it" : "");
+		say_forgotten(broker, model, order->model.evict);
 		broker_count(broker, STOKER_COUNTER_MODELS_FORGOTTEN);
 		forget_file(broker, model->identity, model->epoch);
 		models_drop(&broker->models, model);

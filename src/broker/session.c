@@ -16,8 +16,6 @@
 #define HELLO_TIMEOUT_NS	5000000000u
 #define UID_UNKNOWN		((uid_t)-1)
 #define SEND_BUFFER		(1 << 20)
-#define SAY_WINDOW_NS		5000000000u
-#define SAY_MAX			10u
 
 /* ---- beginning and end ------------------------------------------------------------------------- */
 
@@ -131,26 +129,16 @@ void session_release(struct session *session)
 	free_if_over(session);
 }
 
-/*
- * Whoever can connect can be let go as often as it likes: a line each would be a weapon. The first
- * ones of every few seconds are logged, the rest is counted.
- */
+/* Whoever can connect can be let go as often as it likes. */
 static void say_let_go(const struct session *session, const char *why)
 {
-	static uint64_t window_ns;
-	static uint32_t said, unsaid;
-	const uint64_t now = control_now_ns();
+	static struct log_limit limit;
+	uint32_t unsaid;
 
-	if (now - window_ns > SAY_WINDOW_NS) {
-		if (unsaid)
-			log_warning("%u more clients were let go", unsaid);
-		window_ns = now;
-		said = unsaid = 0;
-	}
-	if (said++ >= SAY_MAX) {
-		unsaid++;
+	if (!log_may(&limit, control_now_ns(), &unsaid))
 		return;
-	}
+	if (unsaid)
+		log_warning("%u more clients were let go", unsaid);
 	log_warning("client \"%s\" (uid %u, pid %d) is let go: %s", session->name[0] ? session->name : "?",
 		    (unsigned)session->peer.uid, (int)session->peer.pid, why);
 }
@@ -461,6 +449,11 @@ void session_event(struct session *session, bool hung_up)
 		/* Models and pools need what is not open yet: read on when it is. */
 		session->held_back = true;
 		epoll_ctl(broker->epoll, EPOLL_CTL_MOD, session->fd, &none);
+		return;
+	}
+	if (session->state == SESSION_NEW && hung_up) {
+		/* Nobody is there to be let in: to make a channel for it would keep those who wait. */
+		session_close(session, NULL);
 		return;
 	}
 	const int r = receive(session->fd, &in);

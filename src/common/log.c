@@ -46,6 +46,21 @@ int log_level_parse(const char *text, enum log_level *ret)
 	return -EINVAL;
 }
 
+bool log_may(struct log_limit *limit, uint64_t now_ns, uint32_t *ret_unsaid)
+{
+	*ret_unsaid = 0;
+	if (limit->window_ns == 0 || now_ns - limit->window_ns > LOG_LIMIT_NS) {
+		*ret_unsaid = limit->unsaid;
+		*limit = (struct log_limit){ .window_ns = now_ns };
+	}
+	if (limit->said == LOG_LIMIT_LINES) {
+		limit->unsaid++;
+		return false;
+	}
+	limit->said++;
+	return true;
+}
+
 /* Bytes of UTF-8 beyond ASCII stay: paths may hold them. */
 static void make_printable(char *text, size_t bytes)
 {
