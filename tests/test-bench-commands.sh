@@ -103,6 +103,25 @@ for command in replay rtt lookup index disk copy policy start idle gpu; do
 	grep -q "^  $command " "$work/report" || fail "--help does not name $command"
 	"$bench" "$command" --help | grep -q '^  --format' || fail "$command --help does not list its options"
 done
+# What was printed and did not arrive is a failure.
+printf '{"timestamp": 1, "hash_ids": [1]}\n' >"$work/trace"
+for command in "policy --trace $work/trace --capacity 100%" "policy --trace $work/trace --capacity 100% --format json" \
+	--help --version "index --help"; do
+	for how in full closed pipe; do
+		status=0
+		case $how in
+		# shellcheck disable=SC2086 # they are several
+		full) "$bench" $command >/dev/full 2>"$work/error" || status=$? ;;
+		# shellcheck disable=SC2086
+		closed) "$bench" $command >&- 2>"$work/error" || status=$? ;;
+		# shellcheck disable=SC2086
+		pipe) { sleep 0.1; "$bench" $command 2>"$work/error" || status=$?; echo $status >"$work/status"; } | :
+			status=$(cat "$work/status") ;;
+		esac
+		((status == 1)) || fail "$command: exit status $status with its stdout $how"
+		grep -q 'could not write' "$work/error" || fail "$command: nothing is said with its stdout $how"
+	done
+done
 status=0
 "$bench" nothing >"$work/report" 2>"$work/error" || status=$?
 ((status == 2)) || fail "exit status $status for a command that does not exist"

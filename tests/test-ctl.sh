@@ -108,6 +108,27 @@ if command -v python3 >/dev/null; then
 	done
 fi
 
+# What was printed and did not arrive is a failure: the disk is full, the reader has gone, there is no stdout.
+# fails CODE WHERE ARGUMENT...
+fails()
+{
+	[ "$1" = 1 ] && grep -q 'could not write to standard output' "$err" && return
+	echo "stokerctl $*: exit $1, not 1, or nothing said:"
+	cat "$err"
+	failed=1
+}
+for command in status clients stat '--json status' '--json clients' '--json stat' --help --version; do
+	# shellcheck disable=SC2086
+	"$ctl" --name "$name" $command >/dev/full 2>"$err"
+	fails $? "full" $command
+	# shellcheck disable=SC2086
+	"$ctl" --name "$name" $command >&- 2>"$err"
+	fails $? "closed" $command
+	# shellcheck disable=SC2086
+	{ sleep 0.1; "$ctl" --name "$name" $command 2>"$err"; echo $? >"$out"; } | :
+	fails "$(cat "$out")" "pipe" $command
+done
+
 rm -f "/dev/shm$name"
 "$page" "$name" dead || exit 1
 expect 3 'there is no broker' --name "$name" status
@@ -155,7 +176,14 @@ rm -f "/dev/shm$name"
 "$page" "$name" names "$socket" || exit 1
 expect 3 "there is no broker's socket $socket here" --name "$name" ping
 rm -f "/dev/shm$name"
+# With no stdout nothing that is opened gets its number, and a verb's socket nothing that is printed.
 start_server answers
+"$ctl" --name "$name" ping >&- 2>"$err"
+if [ $? != 1 ] || ! grep -qF 'refused: ?[2Jnot' "$err"; then
+	echo "stokerctl ping without stdout:"
+	cat "$err"
+	failed=1
+fi
 kill "$server"
 wait "$server" 2>/dev/null
 server=

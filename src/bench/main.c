@@ -9,6 +9,7 @@
 #include "shm/control.h"
 #include "src/bench/bench.h"
 #include "src/bench/own-broker.h"
+#include "src/common/output.h"
 
 static const struct bench_command *const commands[] = {
 	&bench_replay, &bench_rtt,    &bench_lookup, &bench_index, &bench_disk,
@@ -104,15 +105,25 @@ static int run(const struct bench_command *command, int argc, char **argv)
 	return status;
 }
 
+/* What was printed did arrive. */
+static int leave(void)
+{
+	if (output_end() == 0)
+		return BENCH_OK;
+	bench_say("could not write to stdout");
+	return BENCH_FAILED;
+}
+
 int main(int argc, char **argv)
 {
+	output_begin();
 	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		usage(stdout);
-		return BENCH_OK;
+		return leave();
 	}
 	if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
 		printf("stoker-bench %s\n", PACKAGE_VERSION);
-		return BENCH_OK;
+		return leave();
 	}
 	for (size_t i = 0; argc >= 2 && i < N_COMMANDS; i++) {
 		if (strcmp(argv[1], commands[i]->name) != 0)
@@ -120,7 +131,7 @@ int main(int argc, char **argv)
 		for (int a = 2; a < argc; a++) {
 			if (strcmp(argv[a], "--help") == 0) {
 				command_help(commands[i]);
-				return BENCH_OK;
+				return leave();
 			}
 		}
 		return run(commands[i], argc - 2, argv + 2);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "build-info.h"
+#include "src/common/output.h"
 #include "src/common/size.h"
 
 struct report {
@@ -215,5 +216,5 @@ int report_print(const struct report *report, bool json)
 	} else {
 		print_table(report);
 	}
-	return fflush(stdout) == 0 && !ferror(stdout) ? 0 : -EIO;
+	return output_end();
 }

@@ -26,7 +26,7 @@ void report_json(struct report *report, const char *field, json_t *value);	/* ta
 void report_rate(struct report *report, const char *field, double value, bool measured, const char *reason);
 void report_skip(struct report *report, const char *field, const char *reason);
 
-/* Everything on stdout; nothing if the command never came to its first field. Returns 0 or -EIO. */
+/* Everything on stdout; nothing if the command never came to its first field. Returns 0 or -errno. */
 int report_print(const struct report *report, bool json);
 
 #endif

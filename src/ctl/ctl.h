@@ -78,7 +78,7 @@ void ctl_set(json_t *object, const char *field, uint64_t value);
 void ctl_set_text(json_t *object, const char *field, const char *value);	/* UTF-8: see ctl_clean() */
 /* Text of another process, in room of @bytes: what is no UTF-8, and every control character (C1 too), becomes "?". */
 void ctl_clean(char *text, size_t bytes);
-enum ctl_exit ctl_print(json_t *object);	/* prints and frees it; NULL or a full disk: CTL_FAILED */
+enum ctl_exit ctl_print(json_t *object);	/* prints and frees it; NULL, for want of memory: CTL_FAILED */
 char *ctl_duration(uint64_t ns, char ret[32]);
 
 #endif

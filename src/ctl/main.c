@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/common/output.h"
 #include "src/ctl/ctl.h"
 
 #ifdef HAVE_CONFIG_H
@@ -81,6 +82,14 @@ static enum ctl_exit command_run(const struct ctl *ctl, int argc, char **argv)
 	return command->run(ctl, argv + 1);
 }
 
+/* What was printed and did not arrive was not done, whatever the broker did. */
+static enum ctl_exit leave(enum ctl_exit e)
+{
+	const int r = e == CTL_DONE ? output_end() : 0;
+
+	return r < 0 ? ctl_fail(CTL_FAILED, "could not write to standard output: %s", strerror(-r)) : e;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -93,6 +102,7 @@ int main(int argc, char **argv)
 	struct ctl ctl = { .name = "/stoker" };
 	int option;
 
+	output_begin();
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'n':
@@ -103,14 +113,14 @@ int main(int argc, char **argv)
 			break;
 		case 'h':
 			help(stdout);
-			return CTL_DONE;
+			return (int)leave(CTL_DONE);
 		case 'v':
 			printf("stokerctl %s\n", PACKAGE_VERSION);
-			return CTL_DONE;
+			return (int)leave(CTL_DONE);
 		default:	/* getopt has said which option is wrong */
 			help(stderr);
 			return CTL_USAGE;
 		}
 	}
-	return (int)command_run(&ctl, argc - optind, argv + optind);
+	return (int)leave(command_run(&ctl, argc - optind, argv + optind));
 }

@@ -1,5 +1,4 @@
 /* What commands share in printing: the frame of their JSON, and durations. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,13 +39,11 @@ void ctl_clean(char *text, size_t bytes)
 
 enum ctl_exit ctl_print(json_t *object)
 {
-	const bool bad = !object || json_dumpf(object, stdout, JSON_INDENT(2)) < 0 || putchar('\n') == EOF ||
-			 fflush(stdout) == EOF;
+	const bool made = object && (json_dumpf(object, stdout, JSON_INDENT(2)) == 0 || ferror(stdout));
 
 	json_decref(object);
-	if (bad)
-		return ctl_fail(CTL_FAILED, "could not print the result: %s", strerror(errno));
-	return CTL_DONE;
+	putchar('\n');
+	return made ? CTL_DONE : ctl_fail(CTL_FAILED, "could not print the result: out of memory");
 }
 
 char *ctl_duration(uint64_t ns, char ret[32])
