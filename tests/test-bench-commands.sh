@@ -104,7 +104,7 @@ for command in replay rtt lookup index disk copy policy start idle gpu; do
 	"$bench" "$command" --help | grep -q '^  --format' || fail "$command --help does not list its options"
 done
 # What was printed and did not arrive is a failure.
-printf '{"timestamp": 1, "hash_ids": [1]}\n' >"$work/trace"
+printf '{"timestamp": 1, "hash_ids": [1, 2, 3, 4]}\n' >"$work/trace"
 for command in "policy --trace $work/trace --capacity 100%" "policy --trace $work/trace --capacity 100% --format json" \
 	--help --version "index --help"; do
 	for how in full closed pipe; do

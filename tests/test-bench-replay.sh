@@ -218,6 +218,23 @@ for capacity in 200% 0% -1% "5%," ",5%" ""; do
 	[[ -s $work/error ]] || fail "$test: nothing is said of --capacity $capacity"
 done
 
+printf '%s\n' '{"timestamp": 1, "hash_ids": [1, 2, 3, 4, 5]}' >"$work/five.jsonl"
+for options in "--capacity 60%" "--capacity 64M --object-size 17M" "--capacity 64M --object-size 1G"; do
+	status=0
+	# shellcheck disable=SC2086 # they are several
+	"$bench" policy --trace "$work/five.jsonl" $options >"$work/report" 2>"$work/error" || status=$?
+	((status == 2)) || fail "$test: exit status $status for $options"
+	grep -q 'it must hold at least 4' "$work/error" || fail "$test: nothing is said of $options"
+done
+# 262145T is a number of extents whose lowest 32 bits are no more than a TiB.
+for capacity in 262145T 1K; do
+	status=0
+	"$bench" policy --trace "$work/five.jsonl" --capacity "$capacity" >"$work/report" 2>"$work/error" || status=$?
+	((status == 2)) || fail "$test: exit status $status for $capacity"
+	grep -q 'sizes from an extent to 16777216 extents' "$work/error" || fail "$test: nothing is said of $capacity"
+done
+"$bench" policy --trace "$work/five.jsonl" --capacity 80% >"$work/report" || fail "$test: 4 objects are too few"
+
 test="a broker that is not there, and a name that is none"
 status=0
 "$bench" replay --trace "$work/good.jsonl" --attach nope >"$work/report" 2>"$work/error" || status=$?

@@ -21,6 +21,9 @@
 
 #define HEADER	 4096u
 #define LIST_MAX 16u
+#define OBJECTS_MIN 4u		/* an engine takes no model whose objects are larger than that share of its arena */
+#define OBJECTS_MAX (1ull << 30)	/* what an engine can number */
+#define EXTENTS_MAX (1ull << 24)
 
 static struct {
 	const char *trace, *capacity, *policy;
@@ -115,6 +118,8 @@ static int parse_capacity(const char *text, const struct trace *trace, struct so
 
 		if (size_parse(text, 0, &bytes) < 0)
 			return -EINVAL;
+		if (bytes / options.extent > EXTENTS_MAX || bytes / image > OBJECTS_MAX)
+			return -EINVAL;
 		ret->extent_bytes = options.extent;
 		ret->extents = (uint32_t)(bytes / options.extent);
 		*ret_objects = bytes / image;
@@ -167,11 +172,17 @@ static int run_one(const struct trace *trace, const char *policy, const char *ca
 	}
 	if (parse_capacity(capacity, trace, &config, &objects) < 0) {
 		bench_say("--capacity takes shares above 0%% and up to 100%% of the trace's unique blocks, at least one of "
-			  "them, and sizes of at least an extent, not \"%s\"", capacity);
+			  "them, and sizes from an extent to %llu extents and %llu objects, not \"%s\"", EXTENTS_MAX,
+			  OBJECTS_MAX, capacity);
 		return -EINVAL;
 	}
 	if (trace->blocks == 0)
 		return 0;
+	if (objects < OBJECTS_MIN) {
+		bench_say("--capacity %s holds %llu objects of %llu bytes (--object-size): it must hold at least %u", capacity,
+			  (unsigned long long)objects, (unsigned long long)options.object_size, OBJECTS_MIN);
+		return -EINVAL;
+	}
 	/* Entries never bound what is kept: room for what is there, for as many that are remembered, and a request. */
 	config.entries = (uint32_t)(2 * objects + 2 * trace->longest + 65536);
 	solo = solo_new(&config);
