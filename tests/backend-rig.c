@@ -30,7 +30,7 @@ struct device *device_new(uint64_t idle_ns, uint32_t hang_ms)
 {
 	struct device_gpu gpu = {
 		.uuid = { 1, 2, 3 }, .streams_load = 1, .streams_store = 1, .bounce_bytes = 65536, .slice_bytes = 65536,
-		.hang_ms = hang_ms, .idle_ns = idle_ns, .program = "/proc/self/exe", .extent_bytes = EXTENT,
+		.hang_ms = hang_ms, .idle_ns = idle_ns, .program = "/proc/self/exe", .extent_bytes = w.extent_bytes,
 		.io_lock_fd = w.lock, .close_fd = close_it,
 	};
 	const struct device_host host = { .arena = w.arena.bytes, .arena_bytes = w.arena.size, .arena_fd = w.arena.fd,
@@ -60,6 +60,7 @@ static void world_open(void)
 	for (uint32_t i = 0; i < LAYERS; i++)
 		rows[i] = (struct model_wire_row){ .layer = (uint16_t)i, .bytes = ROW };
 	w.layout = rig_layout(1, BLOCKS, rows, LAYERS);
+	w.extent_bytes = EXTENT;
 	w.device = device_new(60000000000ull, 10000);
 }
 

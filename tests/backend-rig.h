@@ -36,6 +36,7 @@ struct gpu_world {
 	struct fake_knobs *knobs;
 	char path[64];
 	int lock;
+	uint64_t extent_bytes;		/* of the next backend */
 	struct model_layout *layout;
 	uint32_t n_names;		/* objects in /dev/shm that stand for device memory */
 	/* Answers, by token; how often, and how. */

@@ -204,6 +204,33 @@ START_TEST(a_copier_that_hangs_is_replaced_and_its_copies_end)
 }
 END_TEST
 
+/* Extents are not answered: nobody waits for a word of it but those whose questions find no room any more. */
+START_TEST(a_copier_that_hangs_while_extents_fill_its_socket_is_replaced)
+{
+	struct piece piece, next;
+
+	GPU.stop(w.device);
+	w.extent_bytes = 512;
+	w.device = device_new(60000000000ull, 100);
+	piece = ipc();
+	atomic_store(&w.knobs->hangs, 1);
+	usleep(20000);
+	for (uint32_t i = 0; i < ARENA / 512; i++)
+		GPU.extent(w.device, i);
+	tend();
+	ask_ipc(&next, 4096, POOL_BYTES, -1);
+	tend();
+	ck_assert_uint_eq(w.answered[next.token], 0);
+	until(kill((pid_t)atomic_load(&w.knobs->pid), 0) != 0);
+	atomic_store(&w.knobs->hangs, 0);
+	until(w.answered[next.token] == 1);
+	ck_assert_msg(w.result[next.token] == 0, "%s", w.why);
+	until(atomic_load(&w.knobs->regions) == 2 && atomic_load(&w.knobs->extents) == ARENA / 512);
+	drop(&next);
+	drop(&piece);
+}
+END_TEST
+
 START_TEST(a_copier_without_regions_ends_and_the_next_region_starts_one)
 {
 	struct piece piece;
@@ -256,6 +283,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tests, a_copier_that_becomes_poisoned_by_what_it_had_gives_that_up_in_the_end);
 	tcase_add_test(tests, a_copier_that_talks_nonsense_is_replaced);
 	tcase_add_test(tests, a_copier_that_hangs_is_replaced_and_its_copies_end);
+	tcase_add_test(tests, a_copier_that_hangs_while_extents_fill_its_socket_is_replaced);
 	tcase_add_test(tests, a_copier_without_regions_ends_and_the_next_region_starts_one);
 	tcase_add_test(tests, extents_are_told_as_they_come_and_told_again);
 	suite_add_tcase(suite, tests);

@@ -495,8 +495,9 @@ static void look_for_life(struct device *device, uint64_t now_ns)
 {
 	struct minder *minder = &device->minder;
 	const uint64_t beats = atomic_load_explicit(&minder->lane->segment->beats, memory_order_relaxed);
+	/* What finds no room in the socket is not asked yet: extents alone, which are not answered, can fill it. */
 	const bool works = atomic_load_explicit(&minder->lane->under_way, memory_order_relaxed) > 0 ||
-			   device->unanswered > 0;
+			   device->unanswered > 0 || minder->blocked;
 	char why[MESSAGE_REASON];
 
 	if (minder->state == MINDER_STARTING) {
