@@ -229,10 +229,11 @@ static enum engine_result check_do(struct world *w, const struct engine_check *c
 	if (seal) {
 		image->key = check->object.key;
 		image->sequence = check->object.sequence;
+		image->epoch = check->object.epoch;
 		return ENGINE_OK;
 	}
 	return image->rotten || memcmp(&image->key, &check->object.key, sizeof(image->key)) ||
-	       image->sequence != check->object.sequence ? ENGINE_CORRUPT : ENGINE_OK;
+	       image->sequence != check->object.sequence || image->epoch != check->object.epoch ? ENGINE_CORRUPT : ENGINE_OK;
 }
 
 void world_answer(struct world *w, uint32_t i)

@@ -36,6 +36,7 @@ struct pending {
 struct image {			/* what lies in a place: identity and blocks */
 	struct stoker_wire_key key;
 	uint64_t sequence;
+	uint32_t epoch;
 	uint64_t block[WORLD_BLOCKS];
 	bool rotten;
 };

@@ -139,6 +139,7 @@ START_TEST(after_a_restart_the_books_are_made_anew)
 		w->committed[i] = true;
 		w->arena[place.unit].key = w->disk[0][disk.unit].key = object.key;
 		w->arena[place.unit].sequence = w->disk[0][disk.unit].sequence = object.sequence;
+		w->arena[place.unit].epoch = w->disk[0][disk.unit].epoch = object.epoch;
 		ck_assert_uint_eq(engine_recover(w->engine, i, &place, &object, false), i);
 		if (i < 3)
 			ck_assert_uint_eq(engine_recover(w->engine, ENGINE_NONE, &disk, &object, false), i);

@@ -286,6 +286,7 @@ START_TEST(what_was_held_at_a_crash_counts_as_its_tenants_until_it_is_let_go)
 		w->committed[i] = true;
 		w->arena[place.unit].key = object.key;
 		w->arena[place.unit].sequence = object.sequence;
+		w->arena[place.unit].epoch = object.epoch;
 		ck_assert_uint_eq(engine_recover(w->engine, i, &place, &object, true), i);
 		world_audit(w);
 	}

@@ -327,6 +327,8 @@ START_TEST(writes_and_reads_under_way_at_a_reset_come_to_nothing)
 	world_run(w);
 	ck_assert_uint_eq(w->slab_adds, adds);
 	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_OBJECTS), 0);
+	/* Their headers name the epoch before, as they should. */
+	ck_assert_uint_eq(world_counter(w, STOKER_COUNTER_CHECKSUM_ERRORS), 0);
 	engine_epoch_persisted(w->engine, PLAIN, true);
 }
 END_TEST

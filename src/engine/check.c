@@ -140,14 +140,18 @@ static void sealed(struct engine *e, uint32_t number, enum engine_result result,
 		tier_write(e, number);
 }
 
-/* Its bytes are not what they should be: whatever copy they are goes. */
+/*
+ * Its bytes are not what they should be: whatever copy they are goes. What a reset has overtaken names the
+ * epoch before, and is sound.
+ */
 static void is_corrupt(struct engine *e, uint32_t number)
 {
 	const struct record *record = record_of(e, number);
+	const bool stale = entry_is_stale(e, entry_of(e, record->entry));
 
-	count(e, STOKER_COUNTER_CHECKSUM_ERRORS, 1);
+	count(e, STOKER_COUNTER_CHECKSUM_ERRORS, !stale);
 	if (record->flags & RECORD_LANDED) {
-		e->tiers[record->tier].figures.checksum_errors++;
+		e->tiers[record->tier].figures.checksum_errors += !stale;
 		record_drop_disk(e, number);
 	}
 	record_drop_arena(e, number);
