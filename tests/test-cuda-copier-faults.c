@@ -5,13 +5,18 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "src/device/cuda/keep.h"
 #include "tests/copier-plain.h"
 #include "tests/fake-cuda/rig.h"
 #include "tests/suite.h"
@@ -215,6 +220,79 @@ START_TEST(a_fence_is_held_until_its_region_is_closed_and_the_lock_until_the_end
 	ck_assert(has_ended(c.lock_fd));
 	worker_free(&worker);
 	copier_free(&c);
+}
+END_TEST
+
+/* A process that keeps some descriptors, opens others, and dies. It holds the write ends of all pipes. */
+static pid_t keeper(int ends[][2], uint32_t n, uint32_t kept)
+{
+	int ready[2];
+	char byte;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		keep_open();
+		for (uint32_t i = 0; i < n; i++) {	/* what is opened later comes after the numbers that were taken */
+			const int fd = fcntl(ends[i][1], F_DUPFD_CLOEXEC, 2 * KEEP_MAX);
+
+			close(ends[i][1]);
+			if (i >= n - kept)
+				keep_put(fd);
+		}
+		keep_close(keep_put(open("/dev/null", O_RDONLY | O_CLOEXEC)));
+		if (write(ready[1], "!", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	for (uint32_t i = 0; i < n; i++)
+		close(ends[i][1]);
+	ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+	return pid;
+}
+
+START_TEST(what_a_copier_keeps_is_given_back_after_all_that_its_driver_has)
+{
+	enum { ALL = 24, KEPT = 4 };
+	const int epoll = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event events[ALL];
+	int ends[ALL][2], status;
+	pid_t pid;
+
+	for (uint32_t i = 0; i < ALL; i++) {
+		struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.u32 = i };
+
+		ck_assert_int_eq(pipe(ends[i]), 0);
+		ck_assert_int_eq(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[i][0], &event), 0);
+	}
+	pid = keeper(ends, ALL, KEPT);
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(epoll_wait(epoll, events, ALL, 0), ALL);	/* in the order in which they have ended */
+	for (uint32_t i = 0; i < ALL; i++)
+		ck_assert_msg((events[i].data.u32 >= ALL - KEPT) == (i >= ALL - KEPT), "the %u-th that ended is pipe %u", i,
+			      events[i].data.u32);
+}
+END_TEST
+
+START_TEST(the_last_words_of_a_copier_are_heard_though_it_left_something_unread)
+{
+	struct wire_fatal fatal = { .header = { WIRE_FATAL, sizeof(fatal) }, .why = "the device has fallen off the bus" };
+	const struct wire_number unread = { .header = { WIRE_EXTENT, sizeof(unread) } };
+	struct wire_fatal heard = { 0 };
+	int pair[2], fds[WIRE_FDS_MAX];
+	uint32_t n_fds;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	ck_assert_int_eq(wire_send(pair[0], false, &unread, NULL, 0), 0);
+	ck_assert_int_eq(wire_send(pair[1], false, &fatal, NULL, 0), 0);
+	close(pair[1]);
+	ck_assert_int_eq(wire_receive(pair[0], &heard, sizeof(heard), fds, &n_fds), sizeof(heard));
+	ck_assert_str_eq(heard.why, fatal.why);
+	ck_assert_int_eq(wire_receive(pair[0], &heard, sizeof(heard), fds, &n_fds), -EPIPE);
+	close(pair[0]);
 }
 END_TEST
 
@@ -438,6 +516,8 @@ int main(void)
 	tcase_add_test(imports, a_pool_beyond_its_region_is_refused);
 	tcase_add_loop_test(imports, memory_of_a_killed_worker_is_free_when_its_region_is_closed, 0, 2);
 	tcase_add_test(imports, a_fence_is_held_until_its_region_is_closed_and_the_lock_until_the_end);
+	tcase_add_test(imports, what_a_copier_keeps_is_given_back_after_all_that_its_driver_has);
+	tcase_add_test(failure, the_last_words_of_a_copier_are_heard_though_it_left_something_unread);
 	tcase_add_loop_test(failure, an_error_that_leaves_the_context_alive_costs_one_copy, 0, 2);
 	tcase_add_loop_test(failure, a_sticky_error_is_told_and_ends_the_copier, 0, 6);
 	tcase_add_test(failure, a_device_that_hangs_ends_the_copier);

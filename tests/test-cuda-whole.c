@@ -389,6 +389,30 @@ START_TEST(a_broker_that_is_killed_takes_its_copier_along)
 }
 END_TEST
 
+START_TEST(a_copier_outlasts_a_broker_that_is_killed_until_its_streams_have_run)
+{
+	struct stoker_job job;
+	struct gpu_worker g;
+
+	gpu_start(&g, _i);
+	stores(&g, 1000, 5);
+	const pid_t process = copier();
+	ck_assert_int_gt(process, 0);
+	upload(&g, 2000, 4);
+	atomic_store(&rig_control->hold, 1);
+	ck_assert_int_eq(worker_store(&g.w, 2000, 4, 0, 1, &job), 0);
+	usleep(50000);
+	whole_end(SIGKILL);
+	usleep(200000);
+	ck_assert_int_eq(kill(process, 0), 0);	/* it would have been left to the driver to stop what is under way */
+	ck_assert_uint_gt(fake_cuda_imports(rig_directory, process), 0);
+	atomic_store(&rig_control->hold, 0);
+	await(kill(process, 0) < 0);
+	ck_assert_uint_eq(fake_cuda_imports(rig_directory, 0), 0);
+	gpu_close(&g);
+}
+END_TEST
+
 START_TEST(a_copier_is_ended_when_the_broker_stops)
 {
 	struct gpu_worker g;
@@ -514,6 +538,7 @@ int main(void)
 	tcase_add_test(tests, a_broker_that_is_killed_takes_its_copier_along);
 	tcase_add_test(tests, the_control_page_tells_of_a_gpu_what_its_broker_knows);
 	tcase_add_test(tests, a_gpu_that_nobody_uses_any_more_is_down_and_asked_for);
+	tcase_add_loop_test(tests, a_copier_outlasts_a_broker_that_is_killed_until_its_streams_have_run, 0, 2);
 	tcase_add_test(tests, a_copier_is_ended_when_the_broker_stops);
 	tcase_add_test(tests, a_context_that_dies_costs_its_jobs_and_is_replaced);
 	tcase_add_test(tests, a_stream_that_hangs_ends_and_is_replaced);

@@ -8,11 +8,12 @@
  * where a command wakes it at once and the end of a copy is seen some NAP_NS late; with nothing under way it
  * sleeps on its bell and on the control socket.
  *
- * Ways to end: the broker's end of the socket closes (what is on streams is awaited, then exit); the context
- * dies or a slice takes longer than the broker allows (FATAL with the reason, then exit: the broker starts
- * another one); the kernel kills it with its parent. Signals that ask a terminal's processes or a service's to
- * end are left to the broker. The I/O lock and the workers' fences stay open until the driver's own descriptors
- * are closed, so that who waits for them knows that the device's copies are over (wire_keep).
+ * Ways to end: the broker's end of the socket closes, because it stops or is dead (what is on streams is awaited,
+ * then exit); the context dies or a slice takes longer than the broker allows (FATAL with the reason, then exit:
+ * the broker starts another one); its parent is dead and it has not ended for so long, because the driver hangs
+ * (SIGALRM). Signals that ask a terminal's processes or a service's to end are left to the broker. The I/O lock and
+ * the workers' fences stay open until the driver's own descriptors are closed, so that who waits for them knows
+ * that the device's copies are over (keep.h).
  */
 #include "src/device/cuda/copier.h"
 
@@ -28,6 +29,7 @@
 #include <unistd.h>
 
 #include "src/common/log.h"
+#include "src/device/cuda/keep.h"
 #include "src/device/cuda/transfer.h"
 #include "src/device/refuse.h"
 
@@ -37,6 +39,7 @@
 #define FIGURES_NS	250000000ull	/* at most that often */
 #define COMMANDS_A_TURN	32u
 #define MESSAGES_A_TURN	4u
+#define ORPHAN_S	12	/* before START has said how long a device may take */
 
 struct copier {
 	int control, bell_fd, core_bell_fd, lock_fd;
@@ -58,6 +61,14 @@ struct copier {
 	uint32_t refused_told;		/* extents */
 	uint8_t message[WIRE_MESSAGE_MAX] __attribute__((aligned(16)));
 };
+
+/* An end by SIGKILL would leave it to the driver to stop the device's copies: first it is waited for them. */
+static volatile sig_atomic_t orphan_s = ORPHAN_S;
+static void orphaned(int signal)
+{
+	(void)signal;
+	alarm((unsigned)orphan_s);
+}
 
 static uint64_t now(void)
 {
@@ -100,7 +111,7 @@ static int map_shared(struct copier *c, const int *fds, char *why)
 	close(fds[1]);
 	c->bell_fd = fds[2];
 	c->core_bell_fd = fds[3];
-	c->lock_fd = wire_keep(fds[4]);
+	c->lock_fd = keep_put(fds[4]);
 	if (arena == MAP_FAILED || segment == MAP_FAILED)
 		return refuse(why, -ENOMEM, "could not map the arena's %llu bytes: %s; see the limit of address space",
 			      (unsigned long long)c->start.arena_bytes, strerror(errno));
@@ -182,6 +193,8 @@ static int begin(struct copier *c)
 	memcpy(&c->start, c->message, sizeof(c->start));
 	if (c->start.header.type != WIRE_START)
 		return -EPIPE;
+	if (c->start.hang_ms)
+		orphan_s = (sig_atomic_t)(c->start.hang_ms / 1000 + 2);
 	r = map_shared(c, fds, up.why);
 	if (r == 0)
 		r = open_device(c, up.why);
@@ -455,7 +468,10 @@ int copier_main(int fd)
 	static struct copier copier;
 	struct copier *c = &copier;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	keep_open();
+	signal(SIGALRM, SIG_DFL);
+	signal(SIGUSR1, orphaned);
+	prctl(PR_SET_PDEATHSIG, SIGUSR1);
 	prctl(PR_SET_TIMERSLACK, 1000ul);
 	for (const int *s = (const int[]){ SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, 0 }; *s; s++)
 		signal(*s, SIG_IGN);

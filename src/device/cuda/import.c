@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/device/cuda/keep.h"
 #include "src/device/refuse.h"
 
 /** struct ipc_import - an opened handle, and how many regions lie in it. */
@@ -275,7 +276,7 @@ int import_region(struct imports *imports, const struct wire_region *message, co
 	}
 	if (region && region->error == 0 && message->fence) {
 		assert(region->fence < 0);
-		region->fence = wire_keep(fds[--n_fds]);
+		region->fence = keep_put(fds[--n_fds]);
 	}
 	for (uint32_t i = 0; i < n_fds; i++)
 		close(fds[i]);
@@ -320,8 +321,7 @@ int import_close(struct imports *imports, struct device_region *region, char *wh
 	} else {
 		result = put_parts(imports, region);
 	}
-	if (region->fence >= 0)		/* last: it says that nobody touches the memory */
-		close(region->fence);
+	keep_close(region->fence);	/* last: it says that nobody touches the memory */
 	free(region->parts);
 	free(region);
 	if (cuda_result_is_fatal(result))

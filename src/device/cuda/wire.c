@@ -5,10 +5,7 @@
 #include "src/device/cuda/wire.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -103,12 +100,17 @@ int wire_receive(int fd, void *message, size_t room, int *fds, uint32_t *n_fds)
 	struct msghdr in = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
 			     .msg_controllen = sizeof(control.bytes) };
 	const struct wire_header *header = message;
+	bool reset = false;
 	ssize_t n;
 	int r;
 
-	do
+	/* A peer that has gone and left something unread is told of first, and once; what it had said follows. */
+	do {
 		n = recvmsg(fd, &in, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+		if (n >= 0 || (errno != EINTR && (errno != ECONNRESET || reset)))
+			break;
+		reset |= errno == ECONNRESET;
+	} while (true);
 	if (n <= 0)
 		return n == 0 || errno == ECONNRESET ? -EPIPE : -errno;
 	r = take_descriptors(&in, fds, n_fds);
@@ -118,18 +120,4 @@ int wire_receive(int fd, void *message, size_t room, int *fds, uint32_t *n_fds)
 		close(fds[i]);
 	*n_fds = 0;
 	return -EBADMSG;
-}
-
-int wire_keep(int fd)
-{
-	struct rlimit files;
-	int high;
-
-	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur > INT_MAX)
-		return fd;
-	high = fcntl(fd, F_DUPFD_CLOEXEC, (int)(files.rlim_cur / 2));
-	if (high < 0)
-		return fd;
-	close(fd);
-	return high;
 }

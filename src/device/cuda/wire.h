@@ -200,11 +200,4 @@ int wire_send(int fd, bool wait, const void *message, const int *fds, uint32_t n
  */
 int wire_receive(int fd, void *message, size_t room, int *fds, uint32_t *n_fds);
 
-/*
- * Keep a descriptor whose end tells others that this process touches their memory no more: under a high number,
- * because a process that dies closes its descriptors from the lowest on, and those of the driver, with all that
- * the device still does, have to go first. Returns the new number (@fd is closed), or @fd if none was to be had.
- */
-int wire_keep(int fd);
-
 #endif
