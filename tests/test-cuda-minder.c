@@ -247,6 +247,40 @@ START_TEST(a_copier_without_regions_ends_and_the_next_region_starts_one)
 }
 END_TEST
 
+/* Only the control thread: a core hears of a GPU when the first region of it is open. */
+static void await_without_core(const struct device *device, const uint32_t *answered)
+{
+	const uint64_t end = now_ns() + 30000000000ull;
+
+	while (answered ? !*answered : !GPU.is_idle(device)) {
+		struct pollfd wait = { GPU.watch(w.device), POLLIN, 0 };
+
+		poll(&wait, 1, 5);
+		tend();
+		ck_assert_msg(now_ns() < end, "it is never %s", answered ? "answered" : "idle");
+	}
+}
+
+START_TEST(a_gpu_of_which_nothing_was_ever_open_is_given_up_and_can_be_had_again)
+{
+	struct piece piece;
+
+	GPU.stop(w.device);
+	w.device = device_new(1000000, 10000);
+	for (uint32_t i = 1; i <= 3; i++) {
+		ask_ipc(&piece, 4096, POOL_BYTES, -1);
+		shm_unlink(piece.name);
+		await_without_core(w.device, &w.answered[piece.token]);
+		ck_assert_int_lt(w.result[piece.token], 0);
+		ck_assert_int_eq(GPU.region_close(piece.region, 0), 0);
+		await_without_core(w.device, NULL);
+		ck_assert_uint_eq(atomic_load(&w.knobs->starts), i);
+	}
+	piece = ipc();
+	there_and_back(&piece, pool_on(&piece, 1), 1);
+}
+END_TEST
+
 START_TEST(extents_are_told_as_they_come_and_told_again)
 {
 	struct piece piece;
@@ -285,6 +319,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tests, a_copier_that_hangs_is_replaced_and_its_copies_end);
 	tcase_add_test(tests, a_copier_that_hangs_while_extents_fill_its_socket_is_replaced);
 	tcase_add_test(tests, a_copier_without_regions_ends_and_the_next_region_starts_one);
+	tcase_add_test(tests, a_gpu_of_which_nothing_was_ever_open_is_given_up_and_can_be_had_again);
 	tcase_add_test(tests, extents_are_told_as_they_come_and_told_again);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);

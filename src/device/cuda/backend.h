@@ -9,8 +9,8 @@
  * The last two run on the control thread. What crosses to the core thread are lanes: a lane is the shared
  * segment of one copier process. The control thread makes it and offers it when the copier knows all that
  * it has to know; retires it when that process has been reaped (so that no DMA of it runs any more) or has
- * nothing left to do; and frees it when the core has released it, which is to say, has taken it from where it
- * was offered: what stands there may be looked at. One lane at a time.
+ * nothing left to do; and frees it when the core has released it, or has never taken it (a core is told of a GPU
+ * when something of it is open, and a lane is offered before). One lane at a time.
  *
  * Invariants: a copy that was taken ends in one DONE; those of a lane that is retired end as failed, after
  * what its copier had finished; a region or pool that is known to the core is known to the copier of the lane
@@ -37,6 +37,12 @@ struct lane {
 	uint64_t items_at;		/* the core's: next free place, free-running */
 	int memory_fd, bell_fd;		/* bell_fd: of the copier */
 };
+
+/*
+ * NONE --control thread--> OFFERED --core--> TAKEN --core--> NONE; what was offered and not taken is withdrawn by
+ * the control thread.
+ */
+enum lane_is { LANE_NONE, LANE_OFFERED, LANE_TAKEN };
 
 /** struct gpu_copy - a copy, by the engine's number. The core thread's. */
 enum gpu_copy_state { COPY_NONE, COPY_WAITS, COPY_SENT, COPY_OVER };
@@ -143,7 +149,8 @@ struct device {
 	uint8_t *message;		/* room for a pool's */
 
 	/* Both threads': */
-	_Atomic(struct lane *) lane;	/* offered: set by the control thread, cleared by the core */
+	_Atomic uint32_t lane_is;	/* enum lane_is */
+	struct lane *lane;		/* offered or taken: written while it is neither */
 	_Atomic uint64_t *extents;	/* populated: a bit each; written by the core */
 
 	/* The core thread's: */

@@ -173,8 +173,11 @@ static void send_waiting(struct device *device)
 /* Take over the lane that is offered, if there is one. */
 static void lane_take(struct device *device)
 {
-	if (!device->core_lane)
-		device->core_lane = atomic_load_explicit(&device->lane, memory_order_acquire);
+	uint32_t is = atomic_load_explicit(&device->lane_is, memory_order_relaxed);
+
+	if (is == LANE_OFFERED && atomic_compare_exchange_strong_explicit(&device->lane_is, &is, LANE_TAKEN,
+									   memory_order_acquire, memory_order_relaxed))
+		device->core_lane = device->lane;
 }
 
 /* A pool of it that cannot be opened any more: it has to be told once. */
@@ -279,7 +282,7 @@ static void lane_release(struct device *device)
 		fail(device, copy);
 	}
 	device->core_lane = NULL;
-	atomic_store_explicit(&device->lane, NULL, memory_order_release);
+	atomic_store_explicit(&device->lane_is, LANE_NONE, memory_order_release);
 	bell_ring(&device->minder.bell);
 }
 

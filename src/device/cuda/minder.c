@@ -345,12 +345,16 @@ static void look_for_end(struct device *device, uint64_t now_ns)
 		reaped(device, &info, now_ns);
 }
 
-/* The core has let go of its lane, or never had it. */
+/* The core has let go of its lane, or never had it: then it gets it no more. */
 static void look_for_release(struct device *device)
 {
 	struct minder *minder = &device->minder;
+	uint32_t is = LANE_OFFERED;
 
-	if (minder->state != MINDER_REAPED || atomic_load_explicit(&device->lane, memory_order_acquire))
+	if (minder->state != MINDER_REAPED)
+		return;
+	if (!atomic_compare_exchange_strong_explicit(&device->lane_is, &is, LANE_NONE, memory_order_acquire,
+						     memory_order_acquire) && is == LANE_TAKEN)
 		return;
 	lane_free(minder->lane);
 	minder->lane = NULL;
@@ -479,9 +483,10 @@ static void offer(struct device *device)
 {
 	struct minder *minder = &device->minder;
 
-	if (atomic_load_explicit(&device->lane, memory_order_acquire) || !registry_is_back(device))
+	if (atomic_load_explicit(&device->lane_is, memory_order_acquire) != LANE_NONE || !registry_is_back(device))
 		return;
-	atomic_store_explicit(&device->lane, minder->lane, memory_order_release);
+	device->lane = minder->lane;
+	atomic_store_explicit(&device->lane_is, LANE_OFFERED, memory_order_release);
 	bell_ring(device->host.bell);
 }
 
