@@ -166,27 +166,33 @@ struct piece ipc(void)
 	return piece;
 }
 
-/* A region in @n allocations of one page each, from the third one on. */
-struct piece vmm(uint32_t n)
+void ask_vmm(struct piece *piece, uint32_t n)
 {
 	struct message_region_add_cuda message = message_of(MESSAGE_CUDA_VMM, 8192, n * 4096ull - 8192);
-	struct piece piece = { .n = n };
 	uint64_t sizes[512];
 	int given[512];
 	struct device_memory memory = { .uid = 77, .cuda = &message, .fence = -1, .n_fds = n, .fds = given,
 					.fd_bytes = sizes };
 	char why[MESSAGE_REASON] = "";
 
-	piece.bytes = mmap(NULL, n * 4096ull, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	*piece = (struct piece){ .n = n };
+	piece->bytes = mmap(NULL, n * 4096ull, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	for (uint32_t i = 0; i < n; i++) {
 		given[i] = memfd_create("allocation", MFD_CLOEXEC);
 		sizes[i] = 4096;
 		ck_assert_int_eq(ftruncate(given[i], 4096), 0);
-		mmap(piece.bytes + i * 4096ull, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, given[i], 0);
+		mmap(piece->bytes + i * 4096ull, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, given[i], 0);
 	}
-	piece.bytes += 8192;
-	memory.token = piece.token = token();
-	ck_assert_msg(GPU.region_add(w.device, &memory, why, &piece.region) == DEVICE_LATER, "%s", why);
+	piece->bytes += 8192;
+	memory.token = piece->token = token();
+	ck_assert_msg(GPU.region_add(w.device, &memory, why, &piece->region) == DEVICE_LATER, "%s", why);
+}
+
+struct piece vmm(uint32_t n)
+{
+	struct piece piece;
+
+	ask_vmm(&piece, n);
 	until(w.answered[piece.token]);
 	ck_assert_msg(w.result[piece.token] == 0, "%s", w.why);
 	ck_assert_uint_eq(GPU.region_bytes(piece.region), n * 4096ull - 8192);

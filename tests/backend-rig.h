@@ -82,8 +82,9 @@ uint64_t token(void);
 void ask_ipc(struct piece *piece, uint64_t offset, uint64_t bytes, int fence);
 /* A region of POOL_BYTES, open. */
 struct piece ipc(void);
-/* A region in @n allocations of one page each, from the third one on; open. */
-struct piece vmm(uint32_t n);
+/* A region in @n allocations of one page each, from the third one on; its answer is not awaited. */
+void ask_vmm(struct piece *piece, uint32_t n);
+struct piece vmm(uint32_t n);		/* likewise; open */
 /* Ask for a pool over all of a piece; its answer is not awaited. */
 struct device_pool *ask_pool(const struct piece *piece, uint32_t number, uint64_t *ret_token);
 struct device_pool *pool_on(const struct piece *piece, uint32_t number);

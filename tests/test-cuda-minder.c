@@ -247,6 +247,37 @@ START_TEST(a_copier_without_regions_ends_and_the_next_region_starts_one)
 }
 END_TEST
 
+/* More is said than a socket holds: the rest follows when there is room, in an order that makes sense. */
+START_TEST(a_copier_that_reads_nothing_for_a_while_is_told_all_in_the_end)
+{
+	enum { POOLS = 400, REGIONS = 8 };
+	struct device_pool *pools[POOLS];
+	struct piece piece = ipc(), parts[REGIONS];
+	uint64_t of = 0;
+
+	atomic_store(&w.knobs->hangs, 1);
+	usleep(20000);
+	for (uint32_t i = 0; i < POOLS; i++) {
+		pools[i] = ask_pool(&piece, i, &of);
+		tend();
+	}
+	for (uint32_t i = 0; i < REGIONS; i++)
+		ask_vmm(&parts[i], 500);		/* several messages each */
+	tend();
+	ck_assert_uint_eq(w.answered[of], 0);
+	for (uint32_t i = 0; i < POOLS; i += 2)
+		GPU.pool_close(pools[i]);
+	ck_assert_int_eq(GPU.region_close(parts[0].region, 0), 0);
+	atomic_store(&w.knobs->hangs, 0);
+	until(w.answered[of] && w.answered[parts[REGIONS - 1].token]);
+	until(atomic_load(&w.knobs->pools) == POOLS / 2 && atomic_load(&w.knobs->regions) == REGIONS);
+	ck_assert_uint_eq(atomic_load(&w.knobs->starts), 1);
+	for (uint32_t i = 1; i < POOLS; i += 2)
+		GPU.pool_close(pools[i]);
+	drop(&piece);
+}
+END_TEST
+
 /* Only the control thread: a core hears of a GPU when the first region of it is open. */
 static void await_without_core(const struct device *device, const uint32_t *answered)
 {
@@ -319,6 +350,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tests, a_copier_that_hangs_is_replaced_and_its_copies_end);
 	tcase_add_test(tests, a_copier_that_hangs_while_extents_fill_its_socket_is_replaced);
 	tcase_add_test(tests, a_copier_without_regions_ends_and_the_next_region_starts_one);
+	tcase_add_test(tests, a_copier_that_reads_nothing_for_a_while_is_told_all_in_the_end);
 	tcase_add_test(tests, a_gpu_of_which_nothing_was_ever_open_is_given_up_and_can_be_had_again);
 	tcase_add_test(tests, extents_are_told_as_they_come_and_told_again);
 	suite_add_tcase(suite, tests);

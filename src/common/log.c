@@ -35,6 +35,11 @@ void log_set_level(enum log_level level)
 	atomic_store_explicit(&highest_level, level, memory_order_relaxed);
 }
 
+enum log_level log_level(void)
+{
+	return (enum log_level)atomic_load_explicit(&highest_level, memory_order_relaxed);
+}
+
 int log_level_parse(const char *text, enum log_level *ret)
 {
 	for (size_t i = 0; i < sizeof(level_names) / sizeof(level_names[0]); i++) {

@@ -13,6 +13,7 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 
 void log_init(const char *program, enum log_level level);
 void log_set_level(enum log_level level);
+enum log_level log_level(void);
 int log_level_parse(const char *text, enum log_level *ret);	/* 0 or -EINVAL */
 
 __attribute__((format(printf, 2, 3))) void log_at(enum log_level level, const char *format, ...);

@@ -83,6 +83,7 @@ struct gpu_region {
 	uint32_t deaths;		/* of copiers that were opening it */
 	uint64_t asked;			/* when, as a count of questions */
 	struct reply *opening, *closing;	/* who waits */
+	struct reply *spare;		/* room for `closing`: to close must not need memory */
 	uid_t uid;
 	int fence;			/* the client's, a duplicate; -1: none */
 	enum message_cuda_kind kind;
@@ -118,6 +119,7 @@ struct minder {
 	uint64_t start_ns;		/* DOWN: not before */
 	uint64_t pause_ns;		/* before the next start after a fault */
 	uint64_t idle_ns;		/* UP without a region since then; 0: it has some */
+	uint64_t again_ns;		/* UP: something is to be said again; UINT64_MAX: nothing is */
 	uint64_t beats, beat_ns;	/* the last sign of life */
 	bool was_up;			/* it has said so */
 	bool expected;			/* its end is: no fault */

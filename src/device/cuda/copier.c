@@ -193,6 +193,7 @@ static int begin(struct copier *c)
 	memcpy(&c->start, c->message, sizeof(c->start));
 	if (c->start.header.type != WIRE_START)
 		return -EPIPE;
+	log_set_level((enum log_level)c->start.log_level);
 	if (c->start.hang_ms)
 		orphan_s = (sig_atomic_t)(c->start.hang_ms / 1000 + 2);
 	r = map_shared(c, fds, up.why);

@@ -35,6 +35,7 @@
 #define START_NS	60000000000ull	/* to open the driver and the device */
 #define GRACE_NS	2000000000ull	/* beyond hang_ms: the copier looks at its device itself, and can say more */
 #define SAY_NS		1000000000ull	/* between two lines about copiers that were never up */
+#define AGAIN_NS	10000000ull	/* before something is said again that could not be */
 #define STOP_MS		5000		/* for an end of its own, when the broker stops */
 #define SEND_BUFFER	(1 << 20)
 #define COPIER_FD	3
@@ -169,6 +170,7 @@ static int say_start(struct device *device)
 		.streams_load = gpu->streams_load,
 		.streams_store = gpu->streams_store,
 		.hang_ms = gpu->hang_ms,
+		.log_level = (uint32_t)log_level(),
 	};
 
 	memcpy(start.uuid, gpu->uuid, sizeof(start.uuid));
@@ -249,6 +251,7 @@ static void start(struct device *device, uint64_t now_ns)
 	minder->began_ns = minder->beat_ns = now_ns;
 	minder->beats = 0;
 	minder->idle_ns = 0;
+	minder->again_ns = UINT64_MAX;
 	minder->expected = minder->was_up = false;
 	minder->why[0] = '\0';
 	minder->restarts += minder->rebirth;
@@ -334,15 +337,6 @@ static void reaped(struct device *device, const siginfo_t *info, uint64_t now_ns
 	minder->state = MINDER_REAPED;
 	atomic_store_explicit(&minder->lane->retired, true, memory_order_release);
 	bell_ring(device->host.bell);
-}
-
-static void look_for_end(struct device *device, uint64_t now_ns)
-{
-	struct minder *minder = &device->minder;
-	siginfo_t info = { 0 };
-
-	if (minder->pid > 0 && waitid(P_PID, (id_t)minder->pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid != 0)
-		reaped(device, &info, now_ns);
 }
 
 /* The core has let go of its lane, or never had it: then it gets it no more. */
@@ -460,6 +454,20 @@ static void listen_to_it(struct device *device, uint64_t now_ns)
 	}
 }
 
+/* What it said last is heard before its number is free for others. */
+static void look_for_end(struct device *device, uint64_t now_ns)
+{
+	struct minder *minder = &device->minder;
+	siginfo_t info = { 0 };
+
+	if (minder->pid <= 0 || waitid(P_PID, (id_t)minder->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+	    info.si_pid == 0)
+		return;
+	listen_to_it(device, now_ns);
+	waitid(P_PID, (id_t)minder->pid, &info, WEXITED);
+	reaped(device, &info, now_ns);
+}
+
 /* ---- what is due ----------------------------------------------------------------------------- */
 
 static void blocked_set(struct minder *minder, bool blocked)
@@ -540,12 +548,19 @@ static void look_for_idleness(struct device *device, uint64_t now_ns)
 	}
 }
 
+/* The kernel lacks memory, or too many descriptors are on their way: no fault of the copier's. */
+static bool is_passing(int error)
+{
+	return error == -ENOBUFS || error == -ENOMEM || error == -ETOOMANYREFS;
+}
+
 static void while_up(struct device *device, uint64_t now_ns)
 {
 	const int r = registry_tell(device);
 
 	blocked_set(&device->minder, r == -EAGAIN);
-	if (r < 0 && r != -EAGAIN && r != -EPIPE)
+	device->minder.again_ns = is_passing(r) ? now_ns + AGAIN_NS : UINT64_MAX;
+	if (r < 0 && r != -EAGAIN && r != -EPIPE && !is_passing(r))
 		put_down(device, "the copier could not be spoken to; it is replaced", now_ns);
 	offer(device);
 	look_for_idleness(device, now_ns);
@@ -564,6 +579,7 @@ static uint64_t next_due(const struct device *device, uint64_t now_ns)
 	case MINDER_UP:
 		/* Copies begin without a word to this thread: it looks now and then. */
 		next = now_ns + hang_ns(device) / 4;
+		next = minder->again_ns < next ? minder->again_ns : next;
 		return minder->idle_ns && minder->idle_ns + device->gpu.idle_ns < next ?
 		       minder->idle_ns + device->gpu.idle_ns : next;
 	case MINDER_ENDING:

@@ -79,6 +79,7 @@ static void region_free(struct gpu_region *region)
 		close(region->fence);
 	reply_send(device, &region->opening, -EPIPE, "it was dropped before it could be opened");
 	reply_send(device, &region->closing, 0, "");
+	free(region->spare);
 	free(region->fds);
 	free(region->fd_bytes);
 	free(region);
@@ -111,8 +112,12 @@ int registry_region_close(struct device_region *seen, uint64_t token)
 
 	reply_send(region->device, &region->opening, -EPIPE, "it was dropped before it could be opened");
 	region->closed = true;
-	region->closing = reply_new(token);
-	later = region->closing;
+	later = token != 0;
+	if (later) {
+		region->closing = region->spare;
+		region->closing->answer.token = token;
+		region->spare = NULL;
+	}
 	if (region_is_over(region))
 		region_free(region);
 	return later ? DEVICE_LATER : 0;
@@ -135,10 +140,12 @@ static int region_fill(struct gpu_region *region, const struct device_memory *me
 	const struct message_region_add_cuda *message = memory->cuda;
 
 	region->opening = reply_new(memory->token);
+	region->spare = calloc(1, sizeof(*region->spare));
 	region->fds = malloc((memory->n_fds + 1) * sizeof(*region->fds));
 	region->fd_bytes = malloc((memory->n_fds + 1) * sizeof(*region->fd_bytes));
 	region->fence = memory->fence < 0 ? -1 : fcntl(memory->fence, F_DUPFD_CLOEXEC, 3);
-	if (!region->opening || !region->fds || !region->fd_bytes || (memory->fence >= 0 && region->fence < 0))
+	if (!region->opening || !region->spare || !region->fds || !region->fd_bytes ||
+	    (memory->fence >= 0 && region->fence < 0))
 		return -ENOMEM;
 	for (uint32_t i = 0; i < memory->n_fds; i++) {
 		region->fds[i] = memory->fds[i];
@@ -167,6 +174,7 @@ int registry_region_add(struct device *device, const struct device_memory *memor
 			if (region->fence >= 0)
 				close(region->fence);
 			free(region->opening);
+			free(region->spare);
 			free(region->fds);
 			free(region->fd_bytes);
 		}
@@ -550,7 +558,9 @@ static void regions_down(struct device *device, uint64_t guilty, bool never_up, 
 	struct gpu_region *region, *next;
 
 	for (region = device->regions; region; region = next) {
-		const bool ended_over = region->state == GPU_ASKED && region->asked == guilty;
+		/* One of which all has not been told yet is the last that it heard of. */
+		const bool ended_over = region->sent_fds ? guilty == UINT64_MAX :
+							   region->state == GPU_ASKED && region->asked == guilty;
 
 		next = region->next;
 		region->sent_fds = 0;

@@ -60,7 +60,8 @@ struct wire_start {
 	uint64_t slice_bytes;		/* a store is issued in slices of about this many bytes */
 	uint32_t copies;		/* under way at once, at most */
 	uint32_t streams_load, streams_store;
-	uint32_t hang_ms;		/* a slice that takes longer: the device hangs */
+	uint32_t hang_ms;		/* a slice that takes longer: the device hangs; 0: it may take for ever */
+	uint32_t log_level, reserved;
 	char library[192];		/* of the driver */
 };
 
