@@ -346,6 +346,30 @@ START_TEST(a_sticky_error_is_told_and_ends_the_copier)
 }
 END_TEST
 
+START_TEST(an_extent_that_was_refused_is_tried_again)
+{
+	struct copier_rig c;
+	struct worker worker;
+
+	copier_make(&c);
+	worker = worker_start(PLAIN_REGION_BYTES, false);
+	copier_start(&c);
+	fake_cuda_fail(rig_control, FAKE_CALL_host_register, 3, CUDA_RESULT_OUT_OF_MEMORY);
+	copier_extents(&c, RIG_EXTENTS);	/* waits until all are registered */
+	ck_assert_uint_eq(plain_calls(FAKE_CALL_host_register), 2 + RIG_EXTENTS + 1);	/* bounce buffer, words */
+	while (c.figures.refusals == 0)
+		copier_hear(&c);
+	ck_assert_uint_eq(c.figures.refusals, 1);
+	ck_assert_int_eq(copier_region(&c, &worker, 0), 0);
+	ck_assert_int_eq(plain_pool(&c, 0, 0), 0);
+	plain_copy(&c, 0, true, 0, 8);
+	copier_wait(&c, 0);
+	ck_assert_uint_eq(c.copies[0].result, ENGINE_OK);
+	ck_assert_uint_eq(c.figures.bounced_bytes, 0);
+	plain_close(&c, &worker);
+}
+END_TEST
+
 START_TEST(a_device_that_hangs_ends_the_copier)
 {
 	struct copier_rig c;
@@ -520,6 +544,7 @@ int main(void)
 	tcase_add_test(failure, the_last_words_of_a_copier_are_heard_though_it_left_something_unread);
 	tcase_add_loop_test(failure, an_error_that_leaves_the_context_alive_costs_one_copy, 0, 2);
 	tcase_add_loop_test(failure, a_sticky_error_is_told_and_ends_the_copier, 0, 6);
+	tcase_add_test(failure, an_extent_that_was_refused_is_tried_again);
 	tcase_add_test(failure, a_device_that_hangs_ends_the_copier);
 	tcase_add_loop_test(failure, imports_of_a_killed_copier_are_gone_and_another_one_begins, 0, 4);
 	tcase_add_test(failure, a_copier_whose_broker_is_gone_ends_when_its_streams_have);

@@ -39,6 +39,7 @@
 #define FIGURES_NS	250000000ull	/* at most that often */
 #define COMMANDS_A_TURN	32u
 #define MESSAGES_A_TURN	4u
+#define RETRY_MS	1000	/* extents that were refused */
 #define ORPHAN_S	12	/* before START has said how long a device may take */
 
 struct copier {
@@ -299,6 +300,7 @@ static struct wire_figures figures(const struct copier *c)
 		.registered_bytes = c->pin.registered_bytes, .imported_bytes = c->imports.bytes,
 		.bounced_bytes = c->pin.bounced_bytes,
 		.load_bytes = c->transfers.load_bytes, .store_bytes = c->transfers.store_bytes,
+		.refusals = c->pin.refusals,
 	};
 }
 
@@ -372,25 +374,32 @@ static void look_for_trouble(struct copier *c, uint64_t now_ns)
 	}
 }
 
-/* It blocks for as long as an extent takes: while copies are under way, half of the time at most. */
-static bool register_extent(struct copier *c)
+/* Who has to do something about it is told once; and when nothing is left to be done. */
+static void tell_refusals(struct copier *c)
 {
 	char text[CUDA_TEXT];
-	uint64_t begin_ns, end_ns;
 
-	if (!c->pin.n_wanted)
-		return false;
-	begin_ns = now();
-	if (transfers_under_way(&c->transfers) && begin_ns < c->register_ns)
-		return false;
-	must_live(c, pin_step(&c->pin), "when the arena was registered");
-	end_ns = now();
-	c->register_ns = end_ns + (end_ns - begin_ns);
 	if (c->pin.n_refused && !c->refused_told)
 		log_warning("could not register an extent of the arena with the GPU: %s; what lies in it goes through the "
 			    "bounce buffer, at half the speed or less; raise the limit of locked memory",
 			    cuda_error_text(c->cuda, c->pin.refusal, text));
+	if (!c->pin.n_refused && c->refused_told)
+		log_info("all extents of the arena are registered with the GPU now");
 	c->refused_told = c->pin.n_refused;
+}
+
+/* It blocks for as long as an extent takes: while copies are under way, half of the time at most. */
+static bool register_extent(struct copier *c, uint64_t now_ns)
+{
+	uint64_t begin_ns, end_ns;
+
+	if ((transfers_under_way(&c->transfers) && now_ns < c->register_ns) || !pin_is_due(&c->pin, now_ns))
+		return false;
+	begin_ns = now();
+	must_live(c, pin_step(&c->pin, begin_ns), "when the arena was registered");
+	end_ns = now();
+	c->register_ns = end_ns + (end_ns - begin_ns);
+	tell_refusals(c);
 	return true;
 }
 
@@ -425,8 +434,10 @@ static void rest(struct copier *c, uint64_t now_ns)
 		sleep_on(c, &(struct timespec){ .tv_nsec = NAP_NS });
 		return;
 	}
-	const int ms = tell_figures(c, now_ns);
+	int ms = tell_figures(c, now_ns);
 
+	if (c->pin.n_refused && (ms < 0 || ms > RETRY_MS))
+		ms = RETRY_MS;
 	sleep_on(c, ms < 0 ? NULL : &(struct timespec){ ms / 1000, ms % 1000 * 1000000l });
 	c->looked_ns = 0;
 }
@@ -444,7 +455,7 @@ static void turn(struct copier *c)
 		look_for_trouble(c, now_ns);
 		(void)tell_figures(c, now_ns);
 	}
-	any |= register_extent(c);
+	any |= register_extent(c, now_ns);
 	if (any)
 		c->busy_ns = now_ns;
 	else if (!c->broker_gone)

@@ -8,10 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "src/device/refuse.h"
 
 #define PAGE 4096u
+#define PAUSE_MIN_NS 1000000000ull
+#define PAUSE_MAX_NS 60000000000ull
 
 static int open_bounce(struct pin *pin, uint64_t bytes, char *why)
 {
@@ -65,32 +68,71 @@ void pin_want(struct pin *pin, uint32_t extent)
 		pin->look_from = extent;
 }
 
-enum cuda_result pin_step(struct pin *pin)
+static uint64_t locked_limit(void)
 {
-	uint32_t extent = pin->look_from;
-	enum cuda_result result;
+	struct rlimit limit;
 
-	if (!pin->n_wanted)
-		return CUDA_OK;
-	while (pin->extents[extent] != PIN_WANTED)
+	return getrlimit(RLIMIT_MEMLOCK, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
+bool pin_is_due(struct pin *pin, uint64_t now_ns)
+{
+	if (pin->n_wanted)
+		return true;
+	if (!pin->n_refused || now_ns < pin->look_ns)
+		return false;
+	pin->look_ns = now_ns + PAUSE_MIN_NS;
+	return now_ns >= pin->retry_ns || locked_limit() > pin->limit;
+}
+
+/* The first extent of that state, from @extent on; there is one. */
+static uint32_t next_extent(const struct pin *pin, uint32_t extent, enum pin_state state)
+{
+	while (pin->extents[extent] != (uint8_t)state)
 		extent++;
+	return extent;
+}
 
+static void refused(struct pin *pin, uint32_t extent, enum cuda_result result, bool again, uint64_t now_ns)
+{
+	pin->n_refused += !again;
+	pin->extents[extent] = PIN_REFUSED;
+	pin->refusals++;
+	pin->refusal = result;
+	pin->limit = locked_limit();
+	pin->pause_ns = !again || pin->pause_ns == 0 ? PAUSE_MIN_NS :
+			pin->pause_ns < PAUSE_MAX_NS / 2 ? pin->pause_ns * 2 : PAUSE_MAX_NS;
+	pin->retry_ns = pin->look_ns = now_ns + pin->pause_ns;
+	if (pin->look_ns > now_ns + PAUSE_MIN_NS)
+		pin->look_ns = now_ns + PAUSE_MIN_NS;
+}
+
+enum cuda_result pin_step(struct pin *pin, uint64_t now_ns)
+{
+	const bool again = !pin->n_wanted;
+	const uint32_t extent = again ? next_extent(pin, 0, PIN_REFUSED) : next_extent(pin, pin->look_from, PIN_WANTED);
 	const uint64_t at = extent * pin->extent_bytes, left = pin->arena_bytes - at;
 	const uint64_t bytes = left < pin->extent_bytes ? left : pin->extent_bytes;
+	enum cuda_result result;
 
-	pin->look_from = extent + 1;
-	pin->n_wanted--;
-	result = pin->cuda->host_register(pin->arena + at, bytes, CUDA_MEMHOSTREGISTER_PORTABLE);
-	if (result == CUDA_OK) {
-		pin->extents[extent] = PIN_REGISTERED;
-		pin->registered_bytes += bytes;
-		pin->changes++;
-		return CUDA_OK;
+	if (!again) {
+		pin->look_from = extent + 1;
+		pin->n_wanted--;
 	}
-	pin->extents[extent] = PIN_REFUSED;
-	pin->n_refused++;
-	pin->refusal = result;
-	return cuda_result_is_fatal(result) ? result : CUDA_OK;
+	result = pin->cuda->host_register(pin->arena + at, bytes, CUDA_MEMHOSTREGISTER_PORTABLE);
+	if (result != CUDA_OK) {
+		refused(pin, extent, result, again, now_ns);
+		return cuda_result_is_fatal(result) ? result : CUDA_OK;
+	}
+	pin->extents[extent] = PIN_REGISTERED;
+	pin->registered_bytes += bytes;
+	pin->changes++;
+	if (again) {			/* and now the next one */
+		pin->n_refused--;
+		pin->retry_ns = pin->look_ns = now_ns;
+		pin->pause_ns = 0;
+	}
+	return CUDA_OK;
 }
 
 bool pin_covers(const struct pin *pin, uint64_t offset, uint64_t bytes)

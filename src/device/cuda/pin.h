@@ -5,7 +5,9 @@
  * A device copies asynchronously only from and to memory that is registered. Registering takes long (up
  * to a tenth of a second for an extent of small pages), so one extent is registered a turn, and an extent
  * that is not registered yet, or could not be, is served through the bounce buffer: slower by a copy of the
- * host's, counted, and said once. Extents stay registered as long as the process lives.
+ * host's, counted, and said once. One that was refused is tried again, after pauses that grow from PAUSE_MIN to
+ * PAUSE_MAX or when the limit of locked memory was raised; where that succeeds the others follow at once. Extents
+ * stay registered as long as the process lives.
  *
  * The bounce buffer has slots for loads and slots for stores apart, so that neither waits for the other.
  */
@@ -41,6 +43,9 @@ struct pin {
 	uint32_t n_wanted, look_from;
 	uint32_t n_refused;
 	enum cuda_result refusal;	/* the last one's result */
+	uint64_t refusals;		/* registrations that failed, ever */
+	uint64_t retry_ns, pause_ns, look_ns;	/* of what was refused: the next try, the pause, a look at the limit */
+	uint64_t limit;			/* of locked memory, when something was refused last */
 	uint64_t registered_bytes, bounced_bytes;
 	uint64_t changes;		/* rises with each extent that is registered */
 	uint8_t *bounce_memory;
@@ -53,8 +58,10 @@ struct pin {
 int pin_open(struct pin *pin, const struct cuda_driver *cuda, uint8_t *arena, uint64_t arena_bytes,
 	     uint64_t extent_bytes, uint64_t bounce_bytes, char *why);
 void pin_want(struct pin *pin, uint32_t extent);
-/* Register one wanted extent. Returns the driver's answer where it is fatal, else CUDA_OK. */
-enum cuda_result pin_step(struct pin *pin);
+/* Is there an extent to be registered, for the first time or once more? */
+bool pin_is_due(struct pin *pin, uint64_t now_ns);
+/* Register it. Returns the driver's answer where it is fatal, else CUDA_OK. */
+enum cuda_result pin_step(struct pin *pin, uint64_t now_ns);
 bool pin_covers(const struct pin *pin, uint64_t offset, uint64_t bytes);	/* all of it is registered */
 
 struct bounce *bounce_take(struct pin *pin, bool store);	/* NULL: none is free */

@@ -127,6 +127,7 @@ struct wire_figures {
 	struct wire_header header;
 	uint64_t registered_bytes, imported_bytes, bounced_bytes;
 	uint64_t load_bytes, store_bytes;
+	uint64_t refusals;		/* of registrations of extents */
 };
 
 struct wire_fatal {
