@@ -108,6 +108,7 @@
 	COUNTER(GPU_LOAD_BYTES,     "gpu_load_bytes",     "bytes",  "bytes copied to GPUs") \
 	COUNTER(GPU_STORE_BYTES,    "gpu_store_bytes",    "bytes",  "bytes copied from GPUs") \
 	COUNTER(GPU_BOUNCED_BYTES,  "gpu_bounced_bytes",  "bytes",  "of both, through the bounce buffer: their extents are not registered with the driver") \
+	COUNTER(GPU_REFUSALS,       "gpu_refusals",       "extents", "registrations of an extent that a driver refused; each is tried again after a while") \
 	COUNTER(GPU_IMPORTS,        "gpu_imports",        "regions", "regions of GPU memory that a copier opened, once more after its restart") \
 	COUNTER(GPU_RESTARTS,       "gpu_restarts",       "copiers", "copier processes started for one that ended while it had regions")
 

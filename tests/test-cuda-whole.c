@@ -34,6 +34,7 @@ struct gpu_worker {
 
 static const struct cuda_driver *cuda;
 static char library_option[4200];
+static const char *further_option;
 
 /* The broker is started before this process opens the driver. */
 static void setup(void)
@@ -47,6 +48,7 @@ static void setup(void)
 	whole.options[1] = library_option;
 	whole.options[2] = "--set=gpu.hang_ms=2000";
 	whole.options[3] = "--set=gpu.idle_ms=1000";
+	whole.options[4] = further_option;
 	whole_start();
 }
 
@@ -54,6 +56,21 @@ static void setup_with_driver(void)
 {
 	setup();
 	cuda = rig_open();
+}
+
+/* Little may be pinned: the bounce buffer of 64 MiB, and 2. */
+static void setup_limited(void)
+{
+	setenv("FAKE_CUDA_PIN_MAX", "69206016", 1);
+	setup();
+	unsetenv("FAKE_CUDA_PIN_MAX");
+	cuda = rig_open();
+}
+
+static void setup_limited_and_quiet(void)
+{
+	further_option = "--set=broker.log_level=error";
+	setup_limited();
 }
 
 static void teardown(void)
@@ -389,6 +406,32 @@ START_TEST(a_broker_that_is_killed_takes_its_copier_along)
 }
 END_TEST
 
+static void use_limited(void)
+{
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	stores(&g, 1000, 20);
+	gets(&g, 1000, 20);
+	await(whole_counter(STOKER_COUNTER_GPU_REFUSALS) > 0);
+	await(whole_counter(STOKER_COUNTER_GPU_BOUNCED_BYTES) > 0);
+	gpu_end(&g);
+}
+
+START_TEST(an_arena_of_which_not_all_can_be_registered_is_told_counted_and_served)
+{
+	use_limited();
+	ck_assert_uint_eq(whole_logged("could not register an extent"), 1);
+}
+END_TEST
+
+START_TEST(a_copier_logs_no_more_than_its_broker)
+{
+	use_limited();
+	ck_assert_uint_eq(whole_logged("could not register an extent"), 0);
+}
+END_TEST
+
 START_TEST(a_copier_outlasts_a_broker_that_is_killed_until_its_streams_have_run)
 {
 	struct stoker_job job;
@@ -523,7 +566,8 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("cuda-whole");
-	TCase *tests = tcase_create("cuda-whole"), *alone = tcase_create("processes");
+	TCase *tests = tcase_create("cuda-whole"), *alone = tcase_create("processes"),
+	      *limited = tcase_create("limited"), *quiet = tcase_create("quiet");
 
 	if (!rig_library()) {
 		printf("1..0 # SKIP the fake driver is a shared library, which this build has not\n");
@@ -543,6 +587,14 @@ int main(void)
 	tcase_add_test(tests, a_context_that_dies_costs_its_jobs_and_is_replaced);
 	tcase_add_test(tests, a_stream_that_hangs_ends_and_is_replaced);
 	suite_add_tcase(suite, tests);
+	tcase_add_checked_fixture(limited, setup_limited, teardown);
+	tcase_set_timeout(limited, 120);
+	tcase_add_test(limited, an_arena_of_which_not_all_can_be_registered_is_told_counted_and_served);
+	suite_add_tcase(suite, limited);
+	tcase_add_checked_fixture(quiet, setup_limited_and_quiet, teardown);
+	tcase_set_timeout(quiet, 120);
+	tcase_add_test(quiet, a_copier_logs_no_more_than_its_broker);
+	suite_add_tcase(suite, quiet);
 	tcase_add_checked_fixture(alone, setup, teardown);
 	tcase_set_timeout(alone, 120);
 	tcase_add_test(alone, a_worker_that_is_killed_leaves_no_memory_in_use);

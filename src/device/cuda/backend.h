@@ -5,6 +5,7 @@
  *	cuda.c		the core thread's part: copies into the rings and out of them
  *	registry.c	regions and pools, and what the copier has been told of them
  *	minder.c	the copier process: started, listened to, replaced, stopped
+ *	lane.c		the memory that it shares with the core
  *
  * The last two run on the control thread. What crosses to the core thread are lanes: a lane is the shared
  * segment of one copier process. The control thread makes it and offers it when the copier knows all that
@@ -187,6 +188,10 @@ bool registry_is_back(const struct device *device);	/* all that a copier before 
 /* The copier has ended, for @why. With @never_up it could not even begin: who waits for an opening is told so. */
 void registry_down(struct device *device, bool never_up, int error, const char *why);
 void registry_free(struct device *device);	/* whatever there is: the broker stops */
+
+/* lane.c */
+int lane_make(struct lane **ret);	/* 0 or -errno */
+void lane_free(struct lane *lane);	/* NULL is fine */
 
 /* minder.c */
 int minder_init(struct device *device);
