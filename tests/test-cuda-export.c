@@ -442,6 +442,29 @@ START_TEST(closing_the_handle_lets_streams_through)
 }
 END_TEST
 
+START_TEST(a_handle_may_be_closed_where_no_context_is_current)
+{
+	struct cuda_context *context;
+
+	atomic_store(&rig_control->hold, 1);
+	raised(2, 77);
+	must(ctx_get_current(&context));
+	must(ctx_set_current(NULL));
+	stoker_close(rig.c);			/* the stream writes the word later: it must be there */
+	rig.c = NULL;
+	ck_assert_uint_eq(atomic_load(&rig_control->calls[FAKE_CALL_host_unregister]), 0);
+	atomic_store(&rig_control->hold, 0);
+	must(ctx_set_current(context));
+	must(stream_synchronize(stream));
+	must(ctx_set_current(NULL));
+	fake_free(rig.fake);
+	rig_attach(&rig, "cuda", &(struct fake_options){ 0 }, NULL);
+	ck_assert_int_eq(stoker_cuda_ready(rig.c, 0, 1, stream), -EINVAL);	/* no context, but what is left is tidied */
+	ck_assert_uint_eq(atomic_load(&rig_control->calls[FAKE_CALL_host_unregister]), 1);
+	must(ctx_set_current(context));
+}
+END_TEST
+
 START_TEST(what_was_enqueued_for_one_broker_does_no_harm_to_the_next)
 {
 	struct stoker_job job;
@@ -492,6 +515,7 @@ static Suite *cuda_suite(void)
 	tcase_add_test(tests, a_stream_that_waits_for_a_broker_that_died_goes_on_when_the_fence_falls);
 	tcase_add_test(tests, a_job_that_is_asked_of_a_broker_that_died_is_not_waited_for_for_ever);
 	tcase_add_test(tests, closing_the_handle_lets_streams_through);
+	tcase_add_test(tests, a_handle_may_be_closed_where_no_context_is_current);
 	tcase_add_test(tests, what_was_enqueued_for_one_broker_does_no_harm_to_the_next);
 	suite_add_tcase(suite, tests);
 	tcase_add_test(own, memory_that_no_way_gives_away_is_refused_with_what_to_set);

@@ -72,6 +72,8 @@ int words_new(const struct cuda_driver *cuda, struct words_ways *ways, const uin
 		return r;
 	}
 	gate_init(&words->gate, words_slot(words, 0));
+	if (cuda->ctx_get_current(&words->seen) != CUDA_OK)
+		words->seen = NULL;
 	register_map(words);
 	*ret = words;
 	return 0;
@@ -91,6 +93,7 @@ static int address_of(struct words *words, char *why)
 			 "first (cudaSetDevice)");
 		return -EINVAL;
 	}
+	words->seen = context;
 	if (!words->registered)
 		register_map(words);
 	if (!words->registered || words->context == context)
@@ -165,18 +168,53 @@ static bool is_quiet(const struct words *words)
 	return !words->untracked;
 }
 
+/*
+ * The driver answers for no stream, and takes nothing back, where no context is current: a thread that closes a
+ * handle may have none. False: there is none to be had, so the one that was used is gone, and its streams with it.
+ */
+static bool context_enter(const struct words *words, bool *ret_pushed)
+{
+	struct cuda_context *now = NULL;
+
+	*ret_pushed = false;
+	if (words->cuda->ctx_get_current(&now) != CUDA_OK)
+		return false;
+	if (!now)
+		*ret_pushed = words->seen && words->cuda->ctx_push_current(words->seen) == CUDA_OK;
+	return now || *ret_pushed;
+}
+
+static void context_leave(const struct words *words, bool pushed)
+{
+	struct cuda_context *context;
+
+	if (pushed)
+		words->cuda->ctx_pop_current(&context);
+}
+
+static void driver_forgets(const struct words *words)
+{
+	for (uint32_t i = 0; i < words->n_streams; i++)
+		words->cuda->event_destroy(words->streams[i].event);
+	if (words->registered)
+		words->cuda->host_unregister(words->map);
+}
+
 bool words_free(struct words *words, bool forked)
 {
-	if (!forked && !is_quiet(words))
+	bool pushed = false;
+	const bool alive = !forked && context_enter(words, &pushed);
+	const bool quiet = !alive || is_quiet(words);
+
+	if (quiet)
+		gate_stop(&words->gate, forked);
+	if (quiet && alive)
+		driver_forgets(words);
+	context_leave(words, pushed);
+	if (!quiet)
 		return false;
-	gate_stop(&words->gate, forked);
-	if (!forked) {
-		for (uint32_t i = 0; i < words->n_streams; i++)
-			words->cuda->event_destroy(words->streams[i].event);
-		if (words->registered)
-			words->cuda->host_unregister(words->map);
+	if (!forked)
 		munmap(words->map, words->bytes);
-	}
 	free(words);
 	return true;
 }

@@ -40,6 +40,7 @@ struct words {
 	size_t bytes;
 	uint32_t n_ready, n_slots;
 	bool registered;
+	struct cuda_context *seen;	/* that was current last; for calls where none is */
 	struct cuda_context *context;	/* for which `address` holds */
 	cuda_address address;		/* of `map` */
 	struct gate gate;
