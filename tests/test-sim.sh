@@ -7,7 +7,8 @@ sim=${top_builddir:-.}/tests/sim
 
 "$sim" --twice --seed 1 --steps 20000
 "$sim" --seed 2 --worlds 40 --steps 15000 --cover
-for bug in blind-verify late-copy lost-done stray-read trust-header short-copy hasty-progress lost-read kept-promise; do
+for bug in blind-verify late-copy lost-done stray-read trust-header short-copy hasty-progress lost-read kept-promise \
+	ready-ignored early-reap kept-import forgotten-copies failed-store failed-load done-twice wrong-gpu; do
 	"$sim" --seed 7 --steps 10000 --plant "$bug"
 done
 if "$sim" --seed 7 --steps 1500 --plant nothing; then

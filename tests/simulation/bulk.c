@@ -102,7 +102,7 @@ void bulk_store(struct sim *sim, uint32_t client)
 	struct bulk bulk = bulk_at(slot, n * (sizeof(*keys) + sizeof(*tokens)));
 	bool fits;
 
-	if (slot->state != SIM_FREE)
+	if (slot->state != SIM_FREE || pools_lack(sim, client, model))
 		return;
 	slot = client_begin(sim, client, s, STOKER_OP_STORE, model);
 	slot->n = 1 + sim_below(&sim->random, 8);
@@ -152,7 +152,7 @@ void bulk_retrieve(struct sim *sim, uint32_t client)
 		    model_tenant(sim, sim->leases[i].model) == client_tenant(sim, client))
 			lease = &sim->leases[i];
 	}
-	if (slot->state != SIM_FREE || !lease || lease->n == 0)
+	if (slot->state != SIM_FREE || !lease || lease->n == 0 || pools_lack(sim, client, lease->model))
 		return;
 	slot = client_begin(sim, client, s, STOKER_OP_RETRIEVE, lease->model);
 	slot->lease = *lease;

@@ -38,8 +38,7 @@ static bool event(struct sim *sim)
 			return true;
 		for (uint32_t s = 0; s < SIM_SLOTS; s++)
 			if (sim->clients[c].slots[s].watched) {
-				sim->clients[c].slots[s].watched = false;
-				engine_ready(sim->engine, c, s);
+				request_reach(sim, c, s);
 				return true;
 			}
 	}
@@ -212,6 +211,7 @@ void calm(struct sim *sim)
 {
 	bool more = true, stirred = false;
 
+	gpus_calm(sim);
 	if (!sim->serving)
 		world_serve(sim);
 	for (uint32_t t = 0; t < sim->config.n_tiers; t++)
@@ -228,13 +228,17 @@ void calm(struct sim *sim)
 		sim->now_ns += 1000;
 		if (sim_chance(&sim->random, 500))
 			stirred |= event(sim);
-		if (!more && !stirred && sim->n_pending == 0 && !(stirred = event(sim)) &&
-		    sim->now_ns < engine_deadline(sim->engine) && asleep(sim)) {
+		stirred |= gpus_work(sim);
+		if (!more && gpus_stuck(sim))
+			gpus_wait(sim);
+		if (!more && !stirred && sim->n_pending == 0 && !gpus_awake(sim) && !(stirred = event(sim)) &&
+		    sim->now_ns < engine_deadline(sim->engine) && !gpus_stuck(sim) && asleep(sim)) {
 			check_idle(sim);
 			check_tables(sim);
 			check_clients(sim);
 			check_accounts(sim);
 			calm_bounds(sim);
+			gpus_check(sim);
 			return;
 		}
 	}
@@ -278,6 +282,7 @@ void world_end(struct sim *sim)
 	let_expire(sim);
 	if (anybody(sim))
 		sim_fail(sim, "a client that has left is never gone");
+	gpus_end(sim);
 	engine_gauges(sim->engine, gauges);
 	if (gauges[STOKER_GAUGE_LEASES] || gauges[STOKER_GAUGE_HOLDS] || gauges[STOKER_GAUGE_ARENA_PINNED])
 		sim_fail(sim, "left over when all are gone: %llu leases, %llu holds, %llu bytes pinned",

@@ -24,30 +24,6 @@ static uint32_t slot_keys_max(uint32_t slot)
 	return slot == SIM_SLOTS - 1 ? STOKER_LARGE_KEYS : STOKER_SMALL_KEYS;
 }
 
-/* Memory of its own, zeroed, registered with the engine. */
-void client_pool_add(struct sim *sim, uint32_t number, uint32_t p)
-{
-	struct sim_client *client = &sim->clients[number];
-	struct sim_pool *pool = &client->pools[p];
-	const uint32_t model = p / SIM_PARTS, part = p % SIM_PARTS;
-
-	memset(pool, 0, sizeof(*pool));
-	pool->model = model;
-	pool->part = part;
-	pool->dropped = model >= sim->n_models || part >= sim->models[model].config.n_parts ||
-			model_tenant(sim, model) != client_tenant(sim, number);
-	if (!pool->dropped && engine_pool_added(sim->engine, number, p, sim->models[model].number, part,
-						SIM_BLOCKS, sim_device(number, model)) != 0)
-		sim_fail(sim, "pool %u of client %u is refused", p, number);
-	/* A second pool of the first part, on another device: what names both is to be refused. */
-	if (!pool->dropped && part == 0 && !client->strays[model]) {
-		client->strays[model] = true;
-		if (engine_pool_added(sim->engine, number, SIM_STRAY(model), sim->models[model].number, 0, SIM_BLOCKS,
-				      sim_device(number, model) + 1) != 0)
-			sim_fail(sim, "the second pool of client %u is refused", number);
-	}
-}
-
 uint32_t client_model(struct sim *sim, uint32_t number)
 {
 	const uint32_t tenant = client_tenant(sim, number);
@@ -69,7 +45,7 @@ void client_attach(struct sim *sim, uint32_t number)
 	memset(client->strays, 0, sizeof(client->strays));
 	engine_client_in(sim->engine, number, &config);
 	for (uint32_t p = 0; p < SIM_MODELS * SIM_PARTS; p++)
-		client_pool_add(sim, number, p);
+		pools_add(sim, number, p);
 	for (uint32_t s = 0; s < SIM_SLOTS; s++)
 		client->slots[s].state = SIM_FREE;
 }
@@ -99,7 +75,7 @@ void client_slot_over(struct sim *sim, uint32_t number, uint32_t s)
 	memset(slot->input, 0xee, sizeof(slot->input));
 	if (slot->junk || slot->bulk)
 		memset(slot->big, 0xee, STOKER_LARGE_KEYS * sizeof(struct stoker_wire_key));
-	slot->watched = false;
+	slot->watched = slot->copying = slot->waits = false;
 	slot->state = SIM_FREE;
 }
 
@@ -115,6 +91,8 @@ struct sim_slot *client_begin(struct sim *sim, uint32_t number, uint32_t s, enum
 	slot->scratch = scratch;
 	slot->big = big;
 	slot->watched = slot->lies = slot->certain = slot->cut = slot->harmed = slot->renews = false;
+	slot->copying = slot->waits = false;
+	slot->ending = STOKER_STATUS_OK;
 	slot->must = STOKER_STATUS_OK;
 	slot->asked = slot->pieces = slot->sent = slot->junk = slot->outside = slot->loose = 0;
 	slot->wide = slot->bulk = false;
@@ -148,6 +126,7 @@ void client_ask(struct sim *sim, uint32_t number, struct sim_slot *slot)
 	slot->state = SIM_ASKED;
 	slot->stage = STOKER_STAGE_NONE;
 	slot->ready = slot->layers = 0;
+	slot->asked_ns = 0;
 	slot->owed = slot->request.head.op == STOKER_OP_LOOKUP ? oracle_owed(sim, slot) : 0;
 	if (sim_chance(&sim->random, 4) && !slot->lies &&
 	    (slot->request.head.op == STOKER_OP_LOOKUP || slot->request.head.op == STOKER_OP_STORE ||
@@ -221,17 +200,6 @@ static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 	client_ask(sim, number, slot);
 }
 
-static void watch_maybe(struct sim *sim, struct sim_slot *slot)
-{
-	if (!sim_chance(&sim->random, 200))
-		return;
-	slot->request.head.flags |= STOKER_F_READY;
-	if (slot->request.head.op == STOKER_OP_STORE)
-		slot->request.line.store.ready_value = 1 + sim_below(&sim->random, 99);
-	else
-		slot->request.line.retrieve.ready_value = 1 + sim_below(&sim->random, 99);
-}
-
 static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
 {
 	const uint32_t model = client_model(sim, number);
@@ -243,6 +211,8 @@ static void ask_store(struct sim *sim, uint32_t number, uint32_t s)
 	struct sim_writer w = { 0 };
 	uint32_t *tokens;
 
+	if (pools_lack(sim, number, model))
+		return;
 	if (sim_chance(&sim->random, 500))
 		from = sim_below(&sim->random, n);
 	for (slot->n = 0; from + slot->n < n; slot->n++) {
@@ -285,7 +255,7 @@ enough:
 	slot->request.line.store.first_token = (uint64_t)from * config->chunk_tokens;
 	if (sim_chance(&sim->random, 200))
 		slot->request.head.flags |= STOKER_F_WAIT;
-	watch_maybe(sim, slot);
+	request_watch_maybe(sim, number, slot);
 	if (sim_chance(&sim->random, 20))
 		request_bend(sim, slot);
 	for (uint32_t c = 0; c < slot->n && !slot->lies; c++)
@@ -419,6 +389,8 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 			chain_steal(sim, number, s);
 		return;
 	}
+	if (pools_lack(sim, number, lease->model))
+		return;
 	slot = client_begin(sim, number, s, STOKER_OP_RETRIEVE, lease->model);
 	slot->lease = *lease;
 	slot->n = lease->n;
@@ -440,7 +412,7 @@ static void ask_retrieve(struct sim *sim, uint32_t number, uint32_t s)
 	for (uint32_t part = 0; part < SIM_PARTS; part++)
 		slot->harmed |= slot->part_pool[part] != ENGINE_NONE &&
 				sim->clients[number].pools[slot->part_pool[part]].dead;
-	watch_maybe(sim, slot);
+	request_watch_maybe(sim, number, slot);
 	if (slot->request.head.flags & STOKER_F_READY)
 		slot->certain = false;	/* it may wait longer than its lease lives */
 	if (sim_chance(&sim->random, 20))
@@ -622,14 +594,4 @@ void client_act(struct sim *sim, uint32_t number)
 	} else {
 		ask_plain(sim, number, s, STOKER_OP_END_SESSION);
 	}
-}
-
-void client_ready(struct sim *sim)
-{
-	const uint32_t number = sim_below(&sim->random, SIM_CLIENTS), s = sim_below(&sim->random, SIM_SLOTS);
-
-	if (!sim->clients[number].attached || !sim->clients[number].slots[s].watched)
-		return;
-	sim->clients[number].slots[s].watched = false;
-	engine_ready(sim->engine, number, s);
 }

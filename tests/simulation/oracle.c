@@ -501,6 +501,32 @@ void oracle_pool(struct sim *sim, uint32_t client, uint32_t pool)
 					 (unsigned long long)p->shadow[layer][b]);
 }
 
+/*
+ * The engine has had a turn at `turned_ns`: who has a copy under way beyond its deadline, which counts from the first
+ * turn and is rounded up to a millisecond, must have been told.
+ */
+void oracle_deadlines(struct sim *sim)
+{
+	for (uint32_t i = 0; i < SIM_CLIENTS * SIM_SLOTS; i++) {
+		struct sim_slot *slot = &sim->clients[i / SIM_SLOTS].slots[i % SIM_SLOTS];
+
+		if (slot->asked_ns == 0)
+			slot->asked_ns = sim->turned_ns;
+	}
+	for (uint32_t i = 0; i < sim->n_pending; i++) {
+		const struct sim_pending *p = &sim->pending[i];
+		const struct sim_slot *slot;
+
+		if (p->kind != SIM_COPY || sim->clients[p->copy.client].leaving)
+			continue;
+		slot = &sim->clients[p->copy.client].slots[p->slot];
+		if (slot->request.head.deadline_us && slot->stage != STOKER_STAGE_ENDING &&
+		    sim->turned_ns > slot->asked_ns + slot->request.head.deadline_us * 1000ull + 2000000)
+			sim_fail(sim, "client %u, slot %u: its deadline has passed, a copy of it runs, and it is not ENDING",
+				 p->copy.client, p->slot);
+	}
+}
+
 static void check_stage(struct sim *sim, uint32_t client, uint32_t number, struct sim_slot *slot,
 			uint32_t generation, const struct engine_answer *answer)
 {
@@ -513,7 +539,18 @@ static void check_stage(struct sim *sim, uint32_t client, uint32_t number, struc
 		sim_fail(sim, "client %u, slot %u goes from stage %u to %u", client, number, slot->stage, answer->stage);
 	if (answer->stage == STOKER_STAGE_LOADING && (answer->ready < slot->ready || answer->layers < slot->layers))
 		sim_fail(sim, "progress of client %u, slot %u falls", client, number);
+	if (answer->stage == STOKER_STAGE_DONE && slot->stage == STOKER_STAGE_ENDING && answer->status != (uint32_t)slot->ending)
+		sim_fail(sim, "client %u, slot %u was ENDING with status %u, and is DONE with %u", client, number,
+			 (uint32_t)slot->ending, answer->status);
+	if (answer->stage == STOKER_STAGE_DONE && slot->stage != STOKER_STAGE_ENDING && slot->copying &&
+	    answer->status == STOKER_STATUS_DEADLINE)
+		sim_fail(sim, "client %u, slot %u: its deadline passed while a copy ran, and it was never ENDING", client,
+			 number);
+	if (answer->stage == STOKER_STAGE_DONE && slot->ending == STOKER_STATUS_DEADLINE)
+		sim_reach(sim, SIM_REACH_ENDING);
 	slot->stage = answer->stage;
+	if (answer->stage == STOKER_STAGE_ENDING)
+		slot->ending = answer->status;
 	if (answer->stage == STOKER_STAGE_LOADING) {
 		slot->ready = answer->ready;
 		slot->layers = answer->layers;

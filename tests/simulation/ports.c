@@ -139,9 +139,21 @@ static void hold_copy(struct sim *sim, const struct engine_copy *copy, bool hold
 	}
 }
 
+/* Copies of all devices at once. */
+static void reach_three(struct sim *sim)
+{
+	uint32_t devices = 0;
+
+	for (uint32_t i = 0; i < sim->n_pending; i++)
+		devices |= sim->pending[i].kind == SIM_COPY ? 1u << sim->pending[i].copy.device : 0;
+	if (devices == (2u << SIM_GPUS) - 1)
+		sim_reach(sim, SIM_REACH_GPU_THREE);
+}
+
 static void port_copy(void *shell, const struct engine_copy *copy)
 {
 	struct sim *sim = shell;
+	struct sim_slot *slot;
 	struct sim_pending *p;
 
 	sim_note(sim, copy->copy, copy->n_items);
@@ -168,6 +180,14 @@ static void port_copy(void *shell, const struct engine_copy *copy)
 	p->copy = *copy;
 	p->slot = slot_of_ids(sim, copy);
 	p->layer = copy->layer_first;
+	p->serial = ++sim->copies;
+	slot = &sim->clients[copy->client].slots[p->slot];
+	slot->copying = true;
+	if (slot->waits)
+		sim_fail(sim, "copy %u begins before its ready word has been reached", copy->copy);
+	if (copy->device != 0)
+		gpus_copy(sim, copy);
+	reach_three(sim);
 }
 
 static void port_copy_cancel(void *shell, uint32_t device, uint32_t copy)
@@ -179,6 +199,8 @@ static void port_copy_cancel(void *shell, uint32_t device, uint32_t copy)
 		if (sim->pending[i].kind == SIM_COPY && sim->pending[i].copy.copy == copy &&
 		    sim->pending[i].copy.device == device) {
 			sim->pending[i].cancelled = true;
+			if (device != 0)
+				gpus_cancel(sim, device, copy);
 			return;
 		}
 	sim_fail(sim, "cancel of copy %u, which does not run", copy);
@@ -228,6 +250,7 @@ static void port_client_gone(void *shell, uint32_t client)
 		client_slot_over(sim, client, s);
 	}
 	sim->clients[client].attached = sim->clients[client].leaving = false;
+	gpus_client_gone(sim, client);
 }
 
 static void port_persist_epoch(void *shell, uint32_t model, uint32_t epoch, uint64_t tag)
@@ -423,12 +446,24 @@ static void spoil(struct sim *sim, const struct sim_pending *p)
 		pool->word[0][item->ids[0]] ^= 0x10;
 }
 
-static void finish_copy(struct sim *sim, uint32_t at)
+void ports_copy_end(struct sim *sim, uint32_t at, enum engine_result result)
 {
+	struct sim_slot *slot;
 	struct sim_pending p;
-	bool failed = false;
 
 	take_out(sim, at, &p);
+	hold_copy(sim, &p.copy, false);
+	slot = &sim->clients[p.copy.client].slots[p.slot];
+	engine_copy_done(sim->engine, p.copy.copy, result);
+	if (!ports_copy_runs(sim, p.copy.client, p.slot))
+		slot->copying = false;
+}
+
+static void finish_copy(struct sim *sim, uint32_t at)
+{
+	const struct sim_pending p = sim->pending[at];
+	bool failed = false;
+
 	for (uint32_t i = 0; i < p.copy.n_items; i++) {
 		if (p.cancelled && p.layer < p.copy.layer_end)
 			p.copy.failed[i] = 1;
@@ -441,8 +476,7 @@ static void finish_copy(struct sim *sim, uint32_t at)
 		failed = true;		/* all of it, and nobody knows which */
 		spoil(sim, &p);
 	}
-	hold_copy(sim, &p.copy, false);
-	engine_copy_done(sim->engine, p.copy.copy, failed ? ENGINE_FAILED : ENGINE_OK);
+	ports_copy_end(sim, at, failed ? ENGINE_FAILED : ENGINE_OK);
 }
 
 /* A few items further; a layer that is whole may be told. */
@@ -502,7 +536,10 @@ void ports_progress(struct sim *sim)
 		    sim->pending[i].model == sim->pending[at].model && sim->pending[i].epoch < sim->pending[at].epoch)
 			at = i;
 	if (sim->pending[at].kind == SIM_COPY) {
-		progress_copy(sim, at);
+		if (sim->pending[at].copy.device == 0)
+			progress_copy(sim, at);
+		else
+			gpus_progress(sim, sim->pending[at].copy.device);
 		return;
 	}
 	take_out(sim, at, &p);
@@ -525,6 +562,31 @@ bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot)
 		    (slot == ENGINE_NONE || sim->pending[i].slot == slot))
 			return true;
 	return false;
+}
+
+uint32_t ports_copy_find(const struct sim *sim, uint32_t device, uint32_t copy)
+{
+	for (uint32_t i = 0; i < sim->n_pending; i++)
+		if (sim->pending[i].kind == SIM_COPY && sim->pending[i].copy.device == device &&
+		    sim->pending[i].copy.copy == copy)
+			return i;
+	return ENGINE_NONE;
+}
+
+uint64_t ports_copy_serial(const struct sim *sim, uint32_t device, uint32_t copy)
+{
+	const uint32_t at = ports_copy_find(sim, device, copy);
+
+	return at == ENGINE_NONE ? 0 : sim->pending[at].serial;
+}
+
+void ports_copy_excuse(struct sim *sim, uint32_t device, uint32_t copy)
+{
+	const uint32_t at = ports_copy_find(sim, device, copy);
+
+	if (at == ENGINE_NONE)
+		sim_fail(sim, "copy %u of device %u is not under way", copy, device);
+	sim->pending[at].excused = true;
 }
 
 bool ports_copy_touches(const struct sim *sim, uint32_t client, uint32_t pool)

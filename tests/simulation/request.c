@@ -1,6 +1,6 @@
 /*
  * A request's blocks: taken from the client's pools, told as segments with ids or runs of ids, filled with
- * what is to be stored, and lies about them.
+ * what is to be stored, and lies about them. Its ready word: whose the blocks are until then.
  */
 #include "tests/simulation/sim.h"
 
@@ -134,4 +134,64 @@ void request_fill(struct sim *sim, uint32_t number, struct sim_slot *slot, uint3
 		for (uint32_t layer = 0; layer < layers && slot->blocks[part][c][b] != STOKER_NO_BLOCK; layer++)
 			pool->word[layer][slot->blocks[part][c][b]] = pool->shadow[layer][slot->blocks[part][c][b]] =
 				oracle_word(sim, slot->model, slot->epoch, slot->keys[c], part, layer, b);
+}
+
+/* ---- ready words --------------------------------------------------------------------------------- */
+
+/* Each block of the job, in each layer of its pool, holds @word from now on, and the worker knows. */
+static void scribble(struct sim *sim, uint32_t number, const struct sim_slot *slot, uint64_t word)
+{
+	for (uint32_t part = 0; part < SIM_PARTS; part++)
+		for (uint32_t i = 0; i < SIM_DEPTH * 8 && slot->part_pool[part] != ENGINE_NONE; i++) {
+			struct sim_pool *pool = &sim->clients[number].pools[slot->part_pool[part]];
+			const uint32_t id = slot->blocks[part][i / 8][i % 8];
+
+			for (uint32_t layer = 0; id != STOKER_NO_BLOCK && layer < SIM_LAYERS; layer++)
+				pool->word[layer][id] = pool->shadow[layer][id] = word;
+		}
+}
+
+/*
+ * Until its word is reached the blocks are the worker's: what is to be stored is not there yet, and what is to be
+ * overwritten is read.
+ */
+void request_watch_maybe(struct sim *sim, uint32_t number, struct sim_slot *slot)
+{
+	if (!sim_chance(&sim->random, 200))
+		return;
+	slot->request.head.flags |= STOKER_F_READY;
+	slot->waits = true;
+	scribble(sim, number, slot, sim_draw(&sim->random));
+	if (slot->request.head.op == STOKER_OP_STORE)
+		slot->request.line.store.ready_value = 1 + sim_below(&sim->random, 99);
+	else
+		slot->request.line.retrieve.ready_value = 1 + sim_below(&sim->random, 99);
+}
+
+void request_ready_some(struct sim *sim)
+{
+	const uint32_t number = sim_below(&sim->random, SIM_CLIENTS), s = sim_below(&sim->random, SIM_SLOTS);
+
+	if (sim->clients[number].attached && sim->clients[number].slots[s].watched)
+		request_reach(sim, number, s);
+}
+
+/* The worker's stream has come so far: it has filled the blocks, or does not need what they held any more. */
+void request_reach(struct sim *sim, uint32_t number, uint32_t s)
+{
+	struct sim_slot *slot = &sim->clients[number].slots[s];
+
+	slot->watched = false;
+	if (!sim_is_planted(sim, "ready-ignored")) {
+		for (uint32_t pool = 0; pool < SIM_MODELS * SIM_PARTS; pool++)
+			oracle_pool(sim, number, pool);
+		scribble(sim, number, slot, 0);
+		for (uint32_t part = 0; part < SIM_PARTS && slot->request.head.op == STOKER_OP_STORE; part++)
+			for (uint32_t c = 0; c < slot->n && slot->part_pool[part] != ENGINE_NONE; c++)
+				request_fill(sim, number, slot, part, c);
+		if (slot->request.head.op == STOKER_OP_STORE)
+			sim_reach(sim, SIM_REACH_READY);
+	}
+	slot->waits = false;
+	engine_ready(sim->engine, number, s);
 }

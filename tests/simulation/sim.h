@@ -20,14 +20,15 @@
  * - an object that a tier should have and has not, evicted while that tier takes writes;
  * - parts of a chunk on two tiers; a copy of another version than the arena's; numbers of stores given twice;
  * - a reset that is said to be done while its epoch would not survive a crash;
- * - anything left over (jobs, leases, pins) when all clients are gone; an audit that complains.
+ * - anything left over (jobs, leases, pins) when all clients are gone; an audit that complains;
+ * - a deadline that passes unsaid while a copy runs; what GPUs must keep, whatever happens to them (gpu.h).
  *
  * What an oracle would notice is worth nothing if no world comes there: sim_reach() counts that the corners
  * of SIM_REACHES are reached, and `sim --worlds N --cover` fails if one is not.
  *
  * Rooms: memory.c (arena, tiers, tables, who touches what), ports.c (what is under way and how it
- * goes on), client.c (what clients ask), request.c (blocks and segments), chain.c (chained lookups,
- * renewals, thefts), bulk.c (thousands of blocks, rushes), oracle.c (what answers must be), inside.c (what only the engine's inside shows: whose turn it is), world.c (making a
+ * goes on), client.c (what clients ask), request.c (blocks, segments, ready words), pools.c, chain.c (chained lookups,
+ * renewals, thefts), gpu.c, devices.c, copier.c, runs.c, kernel.c (GPUs: gpu.h says what is real of them), bulk.c (thousands of blocks, rushes), oracle.c (what answers must be), inside.c (what only the engine's inside shows: whose turn it is), world.c (making a
  * world, crashes, admin), calm.c (the shell that sleeps; the end), main.c (options, steps).
  */
 #ifndef STOKER_TESTS_SIMULATION_SIM_H
@@ -52,8 +53,9 @@
 #define SIM_INPUT	16384u
 #define SIM_PARTS	8u	/* of a simulated model at most */
 #define SIM_TENANTS	2u
-#define SIM_STRAY(model)	(SIM_MODELS * SIM_PARTS + (model))	/* number of a second pool, see client_pool_add() */
+#define SIM_STRAY(model)	(SIM_MODELS * SIM_PARTS + (model))	/* number of a second pool, see pools_add() */
 #define SIM_HOLDS	12u	/* of a client */
+#define SIM_GPUS	2u	/* devices 1 and 2; 0 is the host's */
 #define SIM_PIECES	3u	/* of a chained lookup after its head */
 #define SIM_SCRATCH_BYTES(slot) ((slot) == SIM_SLOTS - 1 \
 	? ENGINE_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_KEYS * 32u) : ENGINE_SCRATCH_BYTES(STOKER_SMALL_KEYS, SIM_INPUT))
@@ -104,7 +106,34 @@ static inline bool sim_chance(struct sim_random *random, uint32_t permille)
 	R(WIDE,		"a chunk was retrieved by a wide lease") \
 	R(OUTSIDE,	"a chunk that the lease has not was asked for, and not given") \
 	R(BEYOND,	"a chunk beyond the lease's end was asked for") \
-	R(DEVICES,	"pools of two devices were named in one request")
+	R(DEVICES,	"pools of two devices were named in one request") \
+	R(READY,	"a store's blocks were filled when its ready word was reached, and not before") \
+	R(ENDING,	"a deadline passed while a copy ran: ENDING, and DONE when it had ended") \
+	R(GPU_THREE,	"copies of both GPUs and of the host's pools were under way at once") \
+	R(GPU_KILLED,	"a copier was killed with copies under way") \
+	R(GPU_STICKY,	"a context was lost with copies under way") \
+	R(GPU_STUCK,	"a device hung, and its copier said so and ended") \
+	R(GPU_HUNG,	"a driver hung with copies under way, and its copier was replaced") \
+	R(GPU_DEADLINE,	"... a deadline passed meanwhile: ENDING, and DONE after that") \
+	R(GPU_NEVER_UP,	"a copier could not open its device, or hung there") \
+	R(GPU_DOWN,	"a copy was asked for while its GPU had no copier") \
+	R(GPU_BOTH,	"both GPUs went down at once") \
+	R(GPU_OTHER,	"a copy of one GPU ended well while the other one was down") \
+	R(GPU_BACK,	"a pool that a copier before had was used again, by the next one") \
+	R(GPU_LATE_DMA,	"a device wrote for a copier that was dead already, and not reaped") \
+	R(GPU_END_OF_FILE, "... whose socket had ended before") \
+	R(GPU_STORE,	"a store's copy failed with its GPU") \
+	R(GPU_LAYERS,	"layers of a retrieve were told, and its copy failed then") \
+	R(GPU_CLIENT,	"a client died while its copy was under way on a GPU, which failed too") \
+	R(GPU_CANCEL,	"a copy on a GPU was cancelled in its midst") \
+	R(GPU_CANCEL_LATE, "a copy was cancelled, and ended well all the same") \
+	R(GPU_PASSED,	"a load ended before a store that had begun before it") \
+	R(GPU_WAITED,	"a copy waited for room in the rings") \
+	R(GPU_NO_IMPORT, "memory could not be imported") \
+	R(GPU_NO_MEMORY, "... because the device had too little") \
+	R(GPU_NOBODY,	"a registration was answered when its client had gone") \
+	R(GPU_POOL,	"a pool died: its memory could not be imported again") \
+	R(GPU_IDLE,	"a copier without regions was let go")
 #define SIM_AS_REACH(symbol, text) SIM_REACH_##symbol,
 #define SIM_AS_TEXT(symbol, text) text,
 enum sim_reach { SIM_REACHES(SIM_AS_REACH) SIM_REACH_END };
@@ -141,6 +170,7 @@ struct sim_pool {
 	bool dropped;					/* or never registered */
 	bool dropping;					/* the engine has not said yet that it is quiet */
 	bool dead;					/* its memory faults */
+	bool opening;					/* it is being registered with a GPU; `dropped` until then */
 	uint32_t model, part;
 };
 
@@ -177,6 +207,10 @@ struct sim_slot {
 	bool certain;			/* its lease is alive beyond doubt */
 	bool cut;			/* cancelled, or with a deadline: may end early */
 	bool harmed;			/* a fault was drawn for its copy, or its pool is dead */
+	bool copying;			/* a copy of it is under way */
+	bool waits;			/* for its ready word: until then its blocks are the worker's */
+	enum stoker_status ending;	/* as ENDING said */
+	uint64_t asked_ns;		/* when the engine had its first turn since; 0: not yet */
 	bool renews;			/* LOOKUP: of `lease` */
 	uint32_t outside;		/* RETRIEVE: mask of chunks that its lease cannot have */
 	uint32_t loose;			/* RETRIEVE: mask of chunks with a part that it need not have */
@@ -218,6 +252,9 @@ struct sim_pending {
 	uint32_t model;			/* stable number of the object's model */
 	uint32_t item, layer, slot;	/* COPY: where it stands */
 	bool cancelled, any_failed;
+	uint64_t serial;		/* COPY: no other one ever has it */
+	uint64_t ends;			/* COPY on a GPU: copiers of it that had ended when it was asked for */
+	bool excused;			/* COPY on a GPU: something has happened to it, so it may fail */
 	uint32_t epoch;
 };
 
@@ -294,6 +331,8 @@ struct sim {
 	uint64_t figures[9];		/* for the closing line: see main.c */
 	uint64_t reached[SIM_REACH_END];
 	struct sim_inside *inside;
+	struct sim_gpus *gpus;
+	uint64_t copies;		/* ever */
 };
 enum { SIM_FIG_LOOKUPS, SIM_FIG_HITS, SIM_FIG_STORED, SIM_FIG_RETRIEVED, SIM_FIG_CRASHES, SIM_FIG_CORRUPT,
        SIM_FIG_DEATHS, SIM_FIG_RESETS, SIM_FIG_FORGOTTEN };
@@ -338,6 +377,10 @@ void ports_progress(struct sim *sim);		/* let one thing that is under way go on 
 void ports_crash(struct sim *sim);		/* all of it ends here, landed or not */
 bool ports_copy_touches(const struct sim *sim, uint32_t client, uint32_t pool);
 bool ports_copy_runs(const struct sim *sim, uint32_t client, uint32_t slot);	/* slot: or ENGINE_NONE */
+uint32_t ports_copy_find(const struct sim *sim, uint32_t device, uint32_t copy);	/* in the bag, or ENGINE_NONE */
+uint64_t ports_copy_serial(const struct sim *sim, uint32_t device, uint32_t copy);	/* 0: it is not under way */
+void ports_copy_excuse(struct sim *sim, uint32_t device, uint32_t copy);	/* it may fail */
+void ports_copy_end(struct sim *sim, uint32_t at, enum engine_result result);	/* out of the bag, and told */
 
 /* ---- main.c ---------------------------------------------------------------------------------- */
 
@@ -357,11 +400,9 @@ static inline bool sim_is_planted(const struct sim *sim, const char *bug)
 void client_act(struct sim *sim, uint32_t client);
 void client_attach(struct sim *sim, uint32_t client);
 void client_leave(struct sim *sim, uint32_t client);
-void client_ready(struct sim *sim);		/* let a watched word be reached */
 void client_slot_over(struct sim *sim, uint32_t client, uint32_t slot);
 struct sim_slot *client_slot(struct sim *sim, uint32_t client, uint32_t slot);
 uint32_t model_stable(const struct sim *sim, uint32_t number);	/* stable number of an engine's number */
-void client_pool_add(struct sim *sim, uint32_t client, uint32_t pool);
 static inline uint32_t client_tenant(const struct sim *sim, uint32_t client)
 {
 	return client % sim->n_tenants;
@@ -399,6 +440,18 @@ void request_segment(struct sim *sim, struct sim_writer *w, const struct sim_slo
 void request_write(struct sim_slot *slot, const struct sim_writer *w, size_t at);
 void request_bend(struct sim *sim, struct sim_slot *slot);
 void request_fill(struct sim *sim, uint32_t number, struct sim_slot *slot, uint32_t part, uint32_t c);
+void request_watch_maybe(struct sim *sim, uint32_t number, struct sim_slot *slot);	/* it gets a ready word */
+void request_reach(struct sim *sim, uint32_t client, uint32_t slot);	/* its ready word is reached */
+void request_ready_some(struct sim *sim);		/* any watched word, if there is one */
+
+/* ---- pools.c ---------------------------------------------------------------------------------- */
+
+void pools_add(struct sim *sim, uint32_t client, uint32_t pool);
+void pools_known(struct sim *sim, uint32_t client, uint32_t pool);	/* the core hears of it */
+bool pools_lack(struct sim *sim, uint32_t client, uint32_t model);	/* an honest one does not ask yet */
+void pools_drop_some(struct sim *sim);
+void pools_kill_some(struct sim *sim);
+void pools_died(struct sim *sim, uint32_t client, uint32_t pool);
 
 /* ---- chain.c --------------------------------------------------------------------------------- */
 
@@ -427,6 +480,29 @@ void oracle_pool(struct sim *sim, uint32_t client, uint32_t pool);	/* blocks tha
 uint32_t oracle_owed(const struct sim *sim, const struct sim_slot *slot);	/* what a lookup must find, if there is room for all */
 uint32_t oracle_blocks(const struct sim *sim, uint32_t model, uint32_t part, uint32_t key);	/* that hold tokens */
 
+void oracle_deadlines(struct sim *sim);	/* whose deadline has passed is at its end, or ENDING */
+
+/* ---- gpu.c, devices.c (see gpu.h) ------------------------------------------ */
+
+void gpus_make(struct sim *sim);
+void gpus_free(struct sim *sim);
+void gpus_stop(struct sim *sim);	/* the broker ends: nothing may be left of its GPUs */
+void gpus_extent(struct sim *sim, uint32_t extent);
+void gpus_pool_add(struct sim *sim, uint32_t client, uint32_t pool, uint32_t device);	/* known later, or refused */
+void gpus_pool_dropped(struct sim *sim, uint32_t client, uint32_t pool);	/* the engine has let go of it */
+void gpus_client_gone(struct sim *sim, uint32_t client);
+void gpus_copy(struct sim *sim, const struct engine_copy *copy);
+void gpus_cancel(struct sim *sim, uint32_t device, uint32_t copy);
+void gpus_step(struct sim *sim);		/* some of what their threads and copiers do */
+void gpus_progress(struct sim *sim, uint32_t device);	/* one step of its copier */
+void gpus_calm(struct sim *sim);
+bool gpus_work(struct sim *sim);	/* in a calm: whoever was woken; true: the engine has been told something */
+bool gpus_awake(const struct sim *sim);
+bool gpus_stuck(const struct sim *sim);	/* there is something under way that only time ends: */
+void gpus_wait(struct sim *sim);	/* ... let it pass */
+void gpus_check(struct sim *sim);	/* in a calm, at its end */
+void gpus_end(struct sim *sim);		/* when all clients are gone */
+
 /* ---- inside.c -------------------------------------------------------------------------------- */
 
 void inside_make(struct sim *sim);		/* again with each engine */
@@ -447,6 +523,7 @@ void world_tier(struct sim *sim);		/* one more tier comes up, if any is left */
 void world_serve(struct sim *sim);		/* the rest of recovery, then serve */
 /* Tokens of control operations: a count, and what is to be done at the answer. */
 enum sim_after { SIM_AFTER_NOTHING, SIM_AFTER_RESET, SIM_AFTER_DROP, SIM_AFTER_CLOSE };
+engine_token world_token(struct sim *sim, enum sim_after after, uint32_t what);
 void world_answered(struct sim *sim, engine_token token, enum stoker_status status, uint64_t value);
 void world_close_some(struct sim *sim);		/* models whose clients have gone are forgotten */
 bool world_may_attach(struct sim *sim, uint32_t client);	/* opens what was forgotten anew */

@@ -222,6 +222,7 @@ bool world_extent(struct sim *sim)
 		} else {
 			sim->extent_added[extent] = true;
 			engine_extent_added(sim->engine, extent);
+			gpus_extent(sim, extent);
 		}
 		return true;
 	}
@@ -246,6 +247,7 @@ void world_make(struct sim *sim)
 	make_config(sim);
 	make_quotas(sim);
 	memory_make(sim);
+	gpus_make(sim);
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
 		for (uint32_t s = 0; s < SIM_SLOTS; s++)
 			sim->clients[c].slots[s].scratch = aligned_alloc(64, (SIM_SCRATCH_BYTES(s) + 63) & ~(size_t)63);
@@ -265,6 +267,7 @@ void world_make(struct sim *sim)
 
 void world_free(struct sim *sim)
 {
+	gpus_free(sim);
 	memory_free(sim);
 	inside_free(sim);
 	free(sim->memory);
@@ -409,6 +412,7 @@ void world_crash(struct sim *sim, bool power)
 {
 	sim->figures[SIM_FIG_CRASHES]++;
 	sim_note(sim, sim->step, power);
+	gpus_stop(sim);
 	ports_crash(sim);
 	memory_quiet(sim);
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++) {
@@ -442,7 +446,7 @@ void world_crash(struct sim *sim, bool power)
 
 /* ---- admin -------------------------------------------------------------------------------------- */
 
-static engine_token token(struct sim *sim, enum sim_after after, uint32_t what)
+engine_token world_token(struct sim *sim, enum sim_after after, uint32_t what)
 {
 	return ++sim->tokens_given << 16 | (uint64_t)after << 12 | what;
 }
@@ -475,7 +479,7 @@ void world_close_some(struct sim *sim)
 			continue;
 		model->life = SIM_CLOSING;
 		model->emptied = sim_chance(&sim->random, 800);
-		engine_model_close(sim->engine, model->number, model->emptied, token(sim, SIM_AFTER_CLOSE, m));
+		engine_model_close(sim->engine, model->number, model->emptied, world_token(sim, SIM_AFTER_CLOSE, m));
 	}
 }
 
@@ -555,6 +559,7 @@ void world_answered(struct sim *sim, engine_token given, enum stoker_status stat
 	case SIM_AFTER_DROP:
 		if (ports_copy_touches(sim, what / (SIM_MODELS * SIM_PARTS), what % (SIM_MODELS * SIM_PARTS)))
 			sim_fail(sim, "a pool is said to be quiet, but a copy touches it");
+		gpus_pool_dropped(sim, what / (SIM_MODELS * SIM_PARTS), what % (SIM_MODELS * SIM_PARTS));
 		sim->clients[what / (SIM_MODELS * SIM_PARTS)].pools[what % (SIM_MODELS * SIM_PARTS)].dropping = false;
 		break;
 	case SIM_AFTER_CLOSE:
@@ -580,47 +585,7 @@ static void reset(struct sim *sim)
 		sim->crash_at = sim->step + sim_below(&sim->random, 20);
 	begin_epoch(model);
 	sim->figures[SIM_FIG_RESETS]++;
-	engine_reset(sim->engine, model->number, model->epoch, sim_draw(&sim->random), token(sim, SIM_AFTER_RESET, m));
-}
-
-/* Jobs that have the pool in hand may end early, and not well. */
-static void harm(struct sim *sim, uint32_t c, uint32_t p)
-{
-	for (uint32_t s = 0; s < SIM_SLOTS; s++)
-		for (uint32_t part = 0; part < SIM_PARTS; part++)
-			sim->clients[c].slots[s].harmed |= sim->clients[c].slots[s].part_pool[part] == p;
-}
-
-/* A worker drops a pool, in use or not, or registers one again. */
-static void drop_pool(struct sim *sim)
-{
-	const uint32_t c = sim_below(&sim->random, SIM_CLIENTS);
-	const uint32_t p = sim_below(&sim->random, SIM_MODELS * SIM_PARTS);
-	struct sim_pool *pool = &sim->clients[c].pools[p];
-
-	if (!sim->clients[c].attached || sim->clients[c].leaving || pool->dropping)
-		return;
-	if (pool->dropped) {
-		client_pool_add(sim, c, p);
-	} else {
-		harm(sim, c, p);
-		pool->dropped = pool->dropping = true;
-		engine_pool_drop(sim->engine, c, p, token(sim, SIM_AFTER_DROP, c * SIM_MODELS * SIM_PARTS + p));
-	}
-}
-
-/* The memory behind a pool is gone: copies of it fail from now on. */
-static void kill_pool(struct sim *sim)
-{
-	const uint32_t c = sim_below(&sim->random, SIM_CLIENTS);
-	const uint32_t p = sim_below(&sim->random, SIM_MODELS * SIM_PARTS);
-	struct sim_pool *pool = &sim->clients[c].pools[p];
-
-	if (!sim->clients[c].attached || sim->clients[c].leaving || pool->dropped || pool->dead)
-		return;
-	pool->dead = true;
-	harm(sim, c, p);
-	engine_pool_dead(sim->engine, c, p);
+	engine_reset(sim->engine, model->number, model->epoch, sim_draw(&sim->random), world_token(sim, SIM_AFTER_RESET, m));
 }
 
 /* Does a slow tier write? Then the end of another one sends what it has not begun elsewhere. */
@@ -665,9 +630,9 @@ void world_admin(struct sim *sim)
 	else if (what < 200)
 		engine_evict(sim->engine, sim_draw(&sim->random) %	/* most of it, now and then: then there is much to read */
 			     (sim->config.extent_bytes * (sim_chance(&sim->random, 400) ? sim->config.extents : 4)),
-			     token(sim, SIM_AFTER_NOTHING, 0));
+			     world_token(sim, SIM_AFTER_NOTHING, 0));
 	else if (what < 230) {
-		engine_clear(sim->engine, token(sim, SIM_AFTER_NOTHING, 0));
+		engine_clear(sim->engine, world_token(sim, SIM_AFTER_NOTHING, 0));
 		if (sim_chance(&sim->random, 300))
 			sim->crash_at = sim->step + 100 + sim_below(&sim->random, 600);
 	}
@@ -675,11 +640,11 @@ void world_admin(struct sim *sim)
 		reset(sim);
 	else if (what < 373)
 		for (uint32_t i = 0; i < 20; i++)	/* more than it keeps in mind */
-			engine_evict(sim->engine, SIM_UNIT, token(sim, SIM_AFTER_NOTHING, 0));
+			engine_evict(sim->engine, SIM_UNIT, world_token(sim, SIM_AFTER_NOTHING, 0));
 	else if (what < 600)
-		drop_pool(sim);
+		pools_drop_some(sim);
 	else if (what < 640)
-		kill_pool(sim);
+		pools_kill_some(sim);
 	else if (what < 660 && sim->config.n_tiers)
 		world_break_tier(sim);
 	else if (what < 800)
