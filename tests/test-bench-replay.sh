@@ -181,6 +181,11 @@ bad_trace "line 1: it has a number that is too large: \"hash_ids\" are $ids" \
 bad_trace 'line 3: the request has 16385 blocks; a lookup' "$good" "" \
 	"{\"timestamp\": 5, \"hash_ids\": [$(seq -s, 16385)]}" "$good"
 
+status=0
+"$bench" policy --trace /dev/zero >"$work/report" 2>"$work/error" || status=$?
+((status == 2)) || fail "$test: exit status $status for a line without end"
+grep -q 'line 1: it is longer than 16 MiB' "$work/error" || fail "$test: nothing is said of a line without end"
+
 test="requests without blocks: what cannot be measured of them is null, with the reason"
 printf '%s\n' '{"timestamp": 1, "hash_ids": []}' '{"timestamp": 2, "hash_ids": []}' >"$work/empty.jsonl"
 for capacity in 5%,10% 64M; do
@@ -233,6 +238,16 @@ for capacity in 262145T 1K; do
 	((status == 2)) || fail "$test: exit status $status for $capacity"
 	grep -q 'sizes from an extent to 16777216 extents' "$work/error" || fail "$test: nothing is said of $capacity"
 done
+for options in "--extent 65537" "--extent 1M --capacity 80M --object-size 16M"; do
+	status=0
+	# shellcheck disable=SC2086 # they are several
+	"$bench" policy --trace "$work/five.jsonl" $options >"$work/report" 2>"$work/error" || status=$?
+	((status == 2)) || fail "$test: exit status $status for $options"
+	grep -q -e '--extent' "$work/error" || fail "$test: nothing is said of $options"
+done
+status=0
+"$bench" replay --trace "$work/five.jsonl" --object-size 1G --l1 4G >"$work/report" 2>"$work/error" || status=$?
+((status == 2)) || fail "$test: exit status $status for objects of 1 GiB and a header"
 "$bench" policy --trace "$work/five.jsonl" --capacity 80% >"$work/report" || fail "$test: 4 objects are too few"
 
 test="a broker that is not there, and a name that is none"

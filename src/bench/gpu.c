@@ -443,6 +443,15 @@ static bool options_are_right(void)
 		bench_say("an arena of four transfers at least is needed: raise --arena, or lower --transfer");
 		return false;
 	}
+	if (options.progress) {
+		const int fd = open(options.progress, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+
+		if (fd < 0) {
+			bench_say("--progress \"%s\" could not be opened: %s", options.progress, strerror(errno));
+			return false;
+		}
+		close(fd);
+	}
 	return true;
 }
 

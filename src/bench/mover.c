@@ -22,6 +22,7 @@
 #define WAIT_US		60000000u
 #define LAYERS_MAX	8u
 #define PLANES_MAX	8u
+#define OBJECT_MAX	((1ull << 30) - 4096)	/* a broker takes 1 GiB with the header */
 
 /* Four layers of K and V where the size allows it, else one plane. */
 static uint32_t planes_of(uint64_t object_bytes, uint64_t blocks)
@@ -36,8 +37,8 @@ int mover_check(uint64_t object_bytes, uint64_t blocks)
 			  CHUNK_TOKENS, (unsigned long long)blocks);
 		return -EINVAL;
 	}
-	if (object_bytes == 0 || object_bytes % (blocks * 64) || object_bytes > 1ull << 30) {
-		bench_say("an object of %llu blocks has a multiple of %llu bytes, up to 1G, not %llu",
+	if (object_bytes == 0 || object_bytes % (blocks * 64) || object_bytes > OBJECT_MAX) {
+		bench_say("an object of %llu blocks has a multiple of %llu bytes, and with its header up to 1 GiB, not %llu",
 			  (unsigned long long)blocks, (unsigned long long)blocks * 64,
 			  (unsigned long long)object_bytes);
 		return -EINVAL;

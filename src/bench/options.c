@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "src/bench/bench.h"
+#include "src/bench/report.h"
 #include "src/common/size.h"
 
 static uint64_t memory_bytes(void)
@@ -161,7 +162,7 @@ static json_t *value_json(const struct option_row *row)
 
 	switch (row->type) {
 	case OPTION_TEXT:
-		return *(const char **)row->to ? json_string(*(const char **)row->to) : json_null();
+		return *(const char **)row->to ? report_string(*(const char **)row->to) : json_null();
 	case OPTION_SIZE:
 	case OPTION_COUNT:
 		return json_integer((json_int_t)*(uint64_t *)row->to);
@@ -172,7 +173,7 @@ static json_t *value_json(const struct option_row *row)
 	case OPTION_LIST:
 		array = json_array();
 		for (uint32_t i = 0; i < list->n; i++)
-			json_array_append_new(array, json_string(list->text[i]));
+			json_array_append_new(array, report_string(list->text[i]));
 		return array;
 	}
 	return json_null();

@@ -22,6 +22,7 @@
 #define HEADER	 4096u
 #define LIST_MAX 16u
 #define OBJECTS_MIN 4u		/* an engine takes no model whose objects are larger than that share of its arena */
+#define OBJECT_EXTENTS_MAX 16u	/* nor larger than that many extents */
 #define OBJECTS_MAX (1ull << 30)	/* what an engine can number */
 #define EXTENTS_MAX (1ull << 24)
 
@@ -183,6 +184,11 @@ static int run_one(const struct trace *trace, const char *policy, const char *ca
 			  (unsigned long long)objects, (unsigned long long)options.object_size, OBJECTS_MIN);
 		return -EINVAL;
 	}
+	if (options.object_size + HEADER > OBJECT_EXTENTS_MAX * config.extent_bytes) {
+		bench_say("--object-size and its header must fit %u extents (--extent) of %llu bytes", OBJECT_EXTENTS_MAX,
+			  (unsigned long long)config.extent_bytes);
+		return -EINVAL;
+	}
 	/* Entries never bound what is kept: room for what is there, for as many that are remembered, and a request. */
 	config.entries = (uint32_t)(2 * objects + 2 * trace->longest + 65536);
 	solo = solo_new(&config);
@@ -228,7 +234,9 @@ static int run(struct report *report)
 
 	if (!options.trace)
 		bench_say("policy needs --trace FILE");
-	if (!options.trace || split("policy", options.policy, &policies) < 0 ||
+	if (options.extent % 4096 != 0)
+		bench_say("--extent takes a multiple of 4096, not %llu", (unsigned long long)options.extent);
+	if (!options.trace || options.extent % 4096 != 0 || split("policy", options.policy, &policies) < 0 ||
 	    split("capacity", options.capacity, &capacities) < 0 ||
 	    trace_read(options.trace, options.requests, &trace) < 0) {
 		json_decref(results);

@@ -17,7 +17,7 @@
 struct report {
 	json_t *object;
 	size_t head;		/* fields that every report has */
-	char skipped[1024];	/* "field: reason; field: reason" */
+	char *skipped;		/* "field: reason; field: reason"; NULL: nothing was */
 };
 
 static json_t *cpu_name(void)
@@ -73,6 +73,7 @@ void report_free(struct report *report)
 	if (!report)
 		return;
 	json_decref(report->object);
+	free(report->skipped);
 	free(report);
 }
 
@@ -93,7 +94,22 @@ void report_real(struct report *report, const char *field, double value)
 
 void report_text(struct report *report, const char *field, const char *value)
 {
-	report_json(report, field, json_string(value));
+	report_json(report, field, report_string(value));
+}
+
+json_t *report_string(const char *text)
+{
+	json_t *string = json_string(text);
+	char *plain = string ? NULL : strdup(text);
+
+	for (char *at = plain; at && *at; at++) {
+		if ((unsigned char)*at >= 0x80)
+			*at = '?';
+	}
+	if (plain)
+		string = json_string(plain);
+	free(plain);
+	return string ? string : json_null();
 }
 
 void report_rate(struct report *report, const char *field, double value, bool measured, const char *reason)
@@ -106,11 +122,14 @@ void report_rate(struct report *report, const char *field, double value, bool me
 
 void report_skip(struct report *report, const char *field, const char *reason)
 {
-	const size_t used = strlen(report->skipped);
+	char *longer;
 
 	report_json(report, field, json_null());
-	snprintf(report->skipped + used, sizeof(report->skipped) - used, "%s%s: %s", used ? "; " : "", field,
-		 reason);
+	if (asprintf(&longer, "%s%s%s: %s", report->skipped ? report->skipped : "", report->skipped ? "; " : "", field,
+		     reason) < 0)
+		return;
+	free(report->skipped);
+	report->skipped = longer;
 	report_text(report, "skipped", report->skipped);
 }
 
@@ -202,7 +221,7 @@ static void print_table(const struct report *report)
 		print_value(field, value);
 		printf("\n");
 	}
-	if (report->skipped[0])
+	if (report->skipped)
 		printf("  not measured: %s\n", report->skipped);
 }
 

@@ -22,6 +22,8 @@ void report_count(struct report *report, const char *field, uint64_t value);
 void report_real(struct report *report, const char *field, double value);
 void report_text(struct report *report, const char *field, const char *value);
 void report_json(struct report *report, const char *field, json_t *value);	/* taken over */
+/* JSON takes UTF-8: of other text ? for each byte beyond ASCII. */
+json_t *report_string(const char *text);
 /* @value if @measured, else null with the reason. */
 void report_rate(struct report *report, const char *field, double value, bool measured, const char *reason);
 void report_skip(struct report *report, const char *field, const char *reason);

@@ -11,6 +11,8 @@
 
 #include "src/bench/bench.h"
 
+#define LINE_MAX_BYTES (16u << 20)	/* hundreds of thousands of ids, where a lookup takes thousands */
+
 /* As far as the JSON library's whole numbers go. */
 #define IDS_ALLOWED "0 to 9223372036854775807"
 
@@ -117,6 +119,27 @@ static bool is_blank(const char *line)
 	return line[strspn(line, " \t\r\n")] == '\0';
 }
 
+/* The next line, its end included, into *@line, which grows. Its length; 0: there is none; -E2BIG, -ENOMEM. */
+static ssize_t read_line(FILE *file, char **line, size_t *room)
+{
+	size_t n = 0;
+	int c = 0;
+
+	while (c != '\n' && (c = getc_unlocked(file)) != EOF) {
+		if (n + 2 > *room) {
+			char *longer = n < LINE_MAX_BYTES ? realloc(*line, 2 * *room + 4096) : NULL;
+
+			if (!longer)
+				return n < LINE_MAX_BYTES ? -ENOMEM : -E2BIG;
+			*line = longer;
+			*room = 2 * *room + 4096;
+		}
+		(*line)[n++] = (char)c;
+		(*line)[n] = '\0';
+	}
+	return ferror(file) ? 0 : (ssize_t)n;
+}
+
 static int read_lines(struct reader *reader, FILE *file, uint64_t requests)
 {
 	char *line = NULL;
@@ -125,11 +148,15 @@ static int read_lines(struct reader *reader, FILE *file, uint64_t requests)
 	int r = 0;
 
 	while (r == 0 && (requests == 0 || reader->trace->requests < requests)) {
-		length = getline(&line, &room, file);
-		if (length < 0)
+		length = read_line(file, &line, &room);
+		if (length == 0)
 			break;
 		reader->line++;
-		if (!is_blank(line) || strlen(line) != (size_t)length)
+		if (length == -E2BIG)
+			r = wrong(reader, "it is longer than 16 MiB: a trace has one JSON object in each line");
+		else if (length < 0)
+			r = no_memory(reader);
+		else if (!is_blank(line) || strlen(line) != (size_t)length)
 			r = take_line(reader, line, (size_t)length);
 	}
 	if (r == 0 && ferror(file)) {
