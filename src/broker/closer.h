@@ -7,7 +7,9 @@
  * it gives them to a thread of their owner's uid, made when there is something to close and gone when
  * there is nothing left. A uid waits for its own files alone.
  *
- * What F_GET_SEALS answers for (tmpfs, memfd, hugetlbfs) is the kernel's alone and may be closed at once.
+ * What F_GET_SEALS answers for (tmpfs, memfd, hugetlbfs) is the kernel's alone, and waits for nobody. But
+ * whoever lets go of such memory last frees it, which takes a tenth of a second a GiB: that is left to the
+ * same threads.
  */
 #ifndef STOKER_BROKER_CLOSER_H
 #define STOKER_BROKER_CLOSER_H
@@ -19,9 +21,11 @@
 bool closer_must(int fd);
 /* Close @fd, which came from @uid, soon. */
 void closer_take(uid_t uid, int fd);
-/* Close @fd, which came from @uid: now, or soon if it must be so. */
+/* Close @fd, which came from @uid, soon; or now, where it waits for nobody and much is to be closed. */
 void closer_close(uid_t uid, int fd);
-/* The same for the socket of a connection: the peer sees its end at once, and can send no more. */
+/* Call @run with @arg, which lets go of memory of @uid's: soon, or now where much is to be let go of. */
+void closer_run(uid_t uid, void (*run)(void *arg), void *arg);
+/* As closer_take() for the socket of a connection: the peer sees its end at once, and can send no more. */
 void closer_take_socket(uid_t uid, int fd);
 
 #endif

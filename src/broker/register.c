@@ -48,6 +48,36 @@ static bool has_room_for_ranges(const struct session *session, uint32_t n)
 	return share_allows(session, &ranges, n);
 }
 
+/** struct closing - a region of a backend that closes at once, on the way to the thread that does it. */
+struct closing {
+	const struct device_backend *backend;
+	struct device_region *region;
+};
+
+static void closing_run(void *arg)
+{
+	const struct closing *closing = arg;
+
+	closing->backend->region_close(closing->region, 0);
+	free(arg);
+}
+
+/*
+ * Nobody touches it any more. Where its client is gone, to unmap it is to free it: a hundred GiB of a staging
+ * pool would keep this thread from all others for ten seconds. Returns as region_close of struct device_backend.
+ */
+static int region_let_go(struct session *session, const struct session_region *region, uint64_t token)
+{
+	const struct device_backend *backend = session->broker->devices[region->device].backend;
+	struct closing *closing = backend->tend ? NULL : malloc(sizeof(*closing));
+
+	if (!closing)
+		return backend->region_close(region->region, token);
+	*closing = (struct closing){ backend, region->region };
+	closer_run(session->peer.uid, closing_run, closing);
+	return 0;
+}
+
 int register_region_number(struct session *session, uint64_t request)
 {
 	uint32_t number = 0;
@@ -178,7 +208,7 @@ void register_region_drop(struct session *session, const struct incoming *in)
 	if (!order)
 		return;
 	order->region = number;
-	if (device->backend->region_close(region->region, (uint64_t)(uintptr_t)order) == DEVICE_LATER) {
+	if (region_let_go(session, region, (uint64_t)(uintptr_t)order) == DEVICE_LATER) {
 		region->region = NULL;
 		region->state = REGION_CLOSING;
 		device->next_ns = 0;
@@ -460,7 +490,7 @@ void register_close(struct session *session)
 		struct broker_device *device = &session->broker->devices[region->device];
 
 		if (region->region) {
-			device->backend->region_close(region->region, 0);
+			region_let_go(session, region, 0);
 			device->next_ns = device->backend->tend ? 0 : device->next_ns;
 		}
 		*region = (struct session_region){ 0 };

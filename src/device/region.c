@@ -21,6 +21,7 @@
 #include "src/device/guard.h"
 #include "src/device/refuse.h"
 
+#define UNMAP_BYTES (256ull << 20)
 #define HUGE (2ull << 20)	/* regions begin at such an address, so that huge pages of tmpfs serve */
 
 /** struct range - one descriptor's part of a region while it is being checked. */
@@ -261,6 +262,13 @@ int region_open(const struct region_rules *rules, const struct message_region_ad
 	return 0;
 }
 
+/* In pieces: who else wants to map or unmap something waits for one, and not for all of a large region. */
+static void unmap(uint8_t *base, uint64_t bytes)
+{
+	for (uint64_t at = 0; at < bytes; at += UNMAP_BYTES)
+		munmap(base + at, bytes - at < UNMAP_BYTES ? bytes - at : UNMAP_BYTES);
+}
+
 void region_close(struct device_region *region)
 {
 	if (!region)
@@ -270,7 +278,7 @@ void region_close(struct device_region *region)
 		if (region->guarded[i])
 			guard_remove(region->base + region->range_at[i]);
 	if (region->base)
-		munmap(region->base, region->reserved_bytes);
+		unmap(region->base, region->reserved_bytes);
 	free(region->entered);
 	free(region);
 }
