@@ -2,6 +2,7 @@
  * Models on the socket: opened by description and by digest, in numbers, too large; resets.
  * Descriptions themselves are in test-shm-model.c; what hostile clients get is in test-hostile.c.
  */
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -301,6 +302,41 @@ START_TEST(clients_that_want_the_same_place_at_once_all_get_an_answer)
 }
 END_TEST
 
+/* The tag in the one file of a model that there is: after magic, format, a length, digest and tenant. */
+static uint64_t tag_in_file(void)
+{
+	char command[192];
+	uint64_t tag = 0;
+
+	snprintf(command, sizeof(command), "od -A n -t u8 -j 112 -N 8 %s/state/models/*", whole.directory);
+	FILE *pipe = popen(command, "r");
+	ck_assert(pipe && fscanf(pipe, "%" SCNu64, &tag) == 1 && pclose(pipe) == 0);
+	return tag;
+}
+
+START_TEST(a_model_whose_past_is_forgotten_does_not_bear_the_tag_of_the_first_epoch)
+{
+	struct message_reset message = { .has_tag = 1, .tag = 4711 };
+	struct message_answer answer;
+
+	whole.options[1] = "--set=limits.models=1";
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	struct raw raw = attach();
+	ck_assert_int_eq(raw_model(&raw, "old", 4096), 0);
+	ck_assert_uint_eq(tag_in_file(), 0);
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_RESET, sizeof(message), &answer), STOKER_STATUS_OK);
+	ck_assert_uint_eq(tag_in_file(), 4711);
+	raw_close(&raw);
+	await(whole_counter(STOKER_COUNTER_CLIENTS_GONE) == 1);
+	open_and_leave("another", 2);
+	/* What was named by its digest and tag 0 is of weights that are gone. */
+	open_and_leave("old", 3);
+	ck_assert_uint_ne(tag_in_file(), 0);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 START_TEST(the_epoch_of_a_forgotten_model_is_never_begun_again)
 {
 	struct message_reset message = { 0 };
@@ -369,6 +405,7 @@ int main(void)
 	tcase_add_test(tests, a_refusal_for_want_of_a_place_says_what_to_do);
 	tcase_add_test(tests, clients_that_want_the_same_place_at_once_all_get_an_answer);
 	tcase_add_test(tests, the_epoch_of_a_forgotten_model_is_never_begun_again);
+	tcase_add_test(tests, a_model_whose_past_is_forgotten_does_not_bear_the_tag_of_the_first_epoch);
 	tcase_add_test(tests, a_restart_with_fewer_places_keeps_the_models_that_were_used_last);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);

@@ -171,6 +171,19 @@ static void opened_after(struct order *order)
 	models_put(&session->broker->models, model);
 }
 
+/*
+ * A model that begins in a later epoch than the first has a past that was forgotten, and its tag with it. It is
+ * not to bear the tag of the first epoch, by which what was stored then may still be named somewhere.
+ */
+static uint64_t first_tag(const struct model *model)
+{
+	uint64_t tag = 0;
+
+	if (model->epoch > 0 && getrandom(&tag, sizeof(tag), 0) != sizeof(tag))
+		tag = state_now_ns();
+	return tag;
+}
+
 /* A description of what nobody has described yet: the engine is to know of it. */
 static void open_described(const struct opening *opening, struct model *model)
 {
@@ -184,6 +197,7 @@ static void open_described(const struct opening *opening, struct model *model)
 		return;
 	}
 	model->epoch = describe_epoch(broker, model);
+	model->tag = first_tag(model);
 	model_describe(model, opening->layout);
 	order->model.model = model;
 	order->model.config = &model->config;
