@@ -153,7 +153,7 @@ struct device {
 
 	/* Both threads': */
 	_Atomic uint32_t lane_is;	/* enum lane_is */
-	struct lane *lane;		/* offered or taken: written while it is neither */
+	_Atomic(struct lane *) lane;	/* that is offered or taken; NULL: none is */
 	_Atomic uint64_t *extents;	/* populated: a bit each; written by the core */
 
 	/* The core thread's: */

@@ -177,7 +177,7 @@ static void lane_take(struct device *device)
 
 	if (is == LANE_OFFERED && atomic_compare_exchange_strong_explicit(&device->lane_is, &is, LANE_TAKEN,
 									   memory_order_acquire, memory_order_relaxed))
-		device->core_lane = device->lane;
+		device->core_lane = atomic_load_explicit(&device->lane, memory_order_relaxed);
 }
 
 /* A pool of it that cannot be opened any more: it has to be told once. */
@@ -282,6 +282,7 @@ static void lane_release(struct device *device)
 		fail(device, copy);
 	}
 	device->core_lane = NULL;
+	atomic_store_explicit(&device->lane, NULL, memory_order_relaxed);
 	atomic_store_explicit(&device->lane_is, LANE_NONE, memory_order_release);
 	bell_ring(&device->minder.bell);
 }

@@ -222,7 +222,8 @@ static void put_down(struct device *device, const char *why, uint64_t now_ns)
 
 	if (minder->why[0] == '\0')
 		snprintf(minder->why, sizeof(minder->why), "%s", why);
-	kill(minder->pid, SIGKILL);
+	if (minder->pid > 0)
+		kill(minder->pid, SIGKILL);
 	let_go(minder, now_ns);
 }
 
@@ -277,7 +278,6 @@ static void reaped(struct device *device, const siginfo_t *info, uint64_t now_ns
 	else
 		pause_grow(minder, now_ns);
 	minder->rebirth = !minder->expected && device->regions;
-	minder->pid = 0;
 	fds_drop(minder);
 	minder->state = MINDER_REAPED;
 	atomic_store_explicit(&minder->lane->retired, true, memory_order_release);
@@ -295,6 +295,7 @@ static void look_for_release(struct device *device)
 	if (!atomic_compare_exchange_strong_explicit(&device->lane_is, &is, LANE_NONE, memory_order_acquire,
 						     memory_order_acquire) && is == LANE_TAKEN)
 		return;
+	atomic_store_explicit(&device->lane, NULL, memory_order_relaxed);
 	lane_free(minder->lane);
 	minder->lane = NULL;
 	minder->state = MINDER_DOWN;
@@ -401,17 +402,16 @@ static void listen_to_it(struct device *device, uint64_t now_ns)
 	}
 }
 
-/* What it said last is heard before its number is free for others. */
+/* What it said last may have come after the last look. Its number is others' from here on. */
 static void look_for_end(struct device *device, uint64_t now_ns)
 {
 	struct minder *minder = &device->minder;
 	siginfo_t info = { 0 };
 
-	if (minder->pid <= 0 || waitid(P_PID, (id_t)minder->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-	    info.si_pid == 0)
+	if (minder->pid <= 0 || waitid(P_PID, (id_t)minder->pid, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0)
 		return;
+	minder->pid = 0;
 	listen_to_it(device, now_ns);
-	waitid(P_PID, (id_t)minder->pid, &info, WEXITED);
 	reaped(device, &info, now_ns);
 }
 
@@ -440,7 +440,7 @@ static void offer(struct device *device)
 
 	if (atomic_load_explicit(&device->lane_is, memory_order_acquire) != LANE_NONE || !registry_is_back(device))
 		return;
-	device->lane = minder->lane;
+	atomic_store_explicit(&device->lane, minder->lane, memory_order_relaxed);
 	atomic_store_explicit(&device->lane_is, LANE_OFFERED, memory_order_release);
 	bell_ring(device->host.bell);
 }
