@@ -137,6 +137,30 @@ START_TEST(an_import_that_fails_is_refused_with_a_reason_and_leaves_nothing)
 }
 END_TEST
 
+START_TEST(memory_of_another_gpu_than_was_said_is_refused)
+{
+	struct copier_rig c;
+	struct worker workers[2];
+	struct wire_region message;
+	struct cuda_uuid uuid;
+
+	setenv("FAKE_CUDA_DEVICES", "2", 1);
+	workers[0] = worker_start(PLAIN_REGION_BYTES, false);	/* on the first one */
+	workers[1] = worker_start(2 * PLAIN_REGION_BYTES, true);
+	copier_make(&c);
+	fake_cuda_uuid(1, &uuid);
+	memcpy(c.start.uuid, uuid.bytes, sizeof(uuid.bytes));
+	copier_start(&c);
+	ck_assert_msg(c.up.result == 0, "%s", c.up.why);
+	for (uint32_t i = 0; i < 2; i++) {
+		message = copier_region_message(&workers[i], i);
+		expect_refusal(&c, &message, workers[i].fds, -EXDEV);
+		worker_free(&workers[i]);
+	}
+	copier_free(&c);
+}
+END_TEST
+
 START_TEST(a_pool_beyond_its_region_is_refused)
 {
 	struct copier_rig c;
@@ -537,6 +561,7 @@ int main(void)
 	tcase_add_test(imports, regions_of_one_allocation_share_an_import_that_ends_with_the_last);
 	tcase_add_test(imports, descriptors_may_come_in_several_messages);
 	tcase_add_test(imports, an_import_that_fails_is_refused_with_a_reason_and_leaves_nothing);
+	tcase_add_test(imports, memory_of_another_gpu_than_was_said_is_refused);
 	tcase_add_test(imports, a_pool_beyond_its_region_is_refused);
 	tcase_add_loop_test(imports, memory_of_a_killed_worker_is_free_when_its_region_is_closed, 0, 2);
 	tcase_add_test(imports, a_fence_is_held_until_its_region_is_closed_and_the_lock_until_the_end);

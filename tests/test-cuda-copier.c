@@ -193,6 +193,10 @@ static const struct { const char *name, *value, *how; uint32_t extents; } ways[]
 	{ "FAKE_CUDA_LACKS", "batch", "batched copies", RIG_EXTENTS },		/* there, and not supported */
 	{ "FAKE_CUDA_LACKS", "stream-values", "polled events", RIG_EXTENTS },
 	{ "FAKE_CUDA_VERSION", "11040", "polled events", RIG_EXTENTS },
+	{ "FAKE_CUDA_FAIL", "cuMemHostRegister:2:801", "polled events", RIG_EXTENTS },	/* of the words */
+	{ "FAKE_CUDA_FAIL", "cuMemHostGetDevicePointer:1:801", "polled events", RIG_EXTENTS },
+	{ "FAKE_CUDA_FAIL", "cuStreamWriteValue32:1:801", "polled events", RIG_EXTENTS },
+	{ "FAKE_CUDA_MISSING", "cuMemcpyBatchAsync", "a copy for each run", RIG_EXTENTS },
 	{ "FAKE_CUDA_VERSION", "13000", "stream-ordered writes", 0 },		/* all through the bounce buffer */
 	{ "FAKE_CUDA_VERSION", "12000", "stream-ordered writes", RIG_EXTENTS / 2 },
 };

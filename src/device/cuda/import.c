@@ -41,26 +41,59 @@ static int error_of(enum cuda_result result)
 	}
 }
 
+static void note_fatal(struct imports *imports, enum cuda_result result)
+{
+	if (cuda_result_is_fatal(result))
+		imports->fatal = result;
+}
+
 /* A call of the driver for a region failed: note a dead context, and say it. */
 static int refuse_result(struct imports *imports, char *why, uint32_t number, const char *what, enum cuda_result result)
 {
 	char text[CUDA_TEXT];
 
-	if (cuda_result_is_fatal(result))
-		imports->fatal = result;
+	note_fatal(imports, result);
 	return refuse(why, error_of(result), "could not import region %u: %s: %s", number, what,
 		      cuda_error_text(imports->cuda, result, text));
 }
 
+/*
+ * Memory of another device than the one it was registered for: the driver would reach it over a bus, slowly and in
+ * silence, or not at all. @ordinal: where the driver says that it lies; a driver that does not say is believed.
+ */
+static int refuse_elsewhere(const struct imports *imports, char *why, uint32_t number, int ordinal)
+{
+	if (ordinal < 0 || ordinal == imports->device)
+		return 0;
+	return refuse(why, -EXDEV, "cannot import region %u: it is memory of another GPU (here number %d) than it was "
+		      "registered for; register each GPU's memory for itself", number, ordinal);
+}
+
 /* ---- legacy IPC ---------------------------------------------------------------------------------- */
+
+/* What stands behind an opened handle: it lies on this device, and is so large. */
+static int ipc_look(struct imports *imports, uint32_t number, struct ipc_import *ipc, char *why)
+{
+	enum cuda_result result;
+	cuda_address start = 0;
+	size_t bytes = 0;
+	int ordinal = -1;
+
+	if (imports->cuda->pointer_get_attribute(&ordinal, CUDA_POINTER_ATTRIBUTE_DEVICE_ORDINAL, ipc->base) != CUDA_OK)
+		ordinal = -1;
+	result = imports->cuda->mem_get_address_range(&start, &bytes, ipc->base);
+	if (result != CUDA_OK)
+		return refuse_result(imports, why, number, "asking for the allocation's size", result);
+	ipc->bytes = bytes - (ipc->base - start);	/* the handle is of the allocation's start: all of it */
+	return refuse_elsewhere(imports, why, number, ordinal);
+}
 
 static int ipc_open(struct imports *imports, uint32_t number, const struct cuda_ipc_handle *handle, char *why,
 		    struct ipc_import **ret)
 {
 	struct ipc_import *ipc;
 	enum cuda_result result;
-	cuda_address start = 0;
-	size_t bytes = 0;
+	int r;
 
 	*ret = NULL;
 	for (ipc = imports->ipcs; ipc; ipc = ipc->next) {
@@ -73,18 +106,15 @@ static int ipc_open(struct imports *imports, uint32_t number, const struct cuda_
 	if (!ipc)
 		return refuse(why, -ENOMEM, "could not import region %u: the copier is out of memory", number);
 	result = imports->cuda->ipc_open(&ipc->base, *handle, CUDA_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
-	if (result != CUDA_OK) {
+	r = result == CUDA_OK ? ipc_look(imports, number, ipc, why) :
+				refuse_result(imports, why, number, "opening the IPC handle", result);
+	if (r < 0) {
+		if (result == CUDA_OK)
+			note_fatal(imports, imports->cuda->ipc_close(ipc->base));
 		free(ipc);
-		return refuse_result(imports, why, number, "opening the IPC handle", result);
-	}
-	result = imports->cuda->mem_get_address_range(&start, &bytes, ipc->base);
-	if (result != CUDA_OK) {
-		imports->cuda->ipc_close(ipc->base);
-		free(ipc);
-		return refuse_result(imports, why, number, "asking for the allocation's size", result);
+		return r;
 	}
 	ipc->handle = *handle;
-	ipc->bytes = bytes - (ipc->base - start);	/* the handle is of the allocation's start: all of it */
 	imports->bytes += ipc->bytes;
 	ipc->next = imports->ipcs;
 	imports->ipcs = ipc;
@@ -124,7 +154,7 @@ static int take_ipc(struct imports *imports, struct device_region *region, const
 		r = refuse(why, -ERANGE, "cannot import region %u: %llu bytes from %llu on lie beyond the allocation's %llu "
 			   "bytes; register what was allocated", message->region, (unsigned long long)message->bytes,
 			   (unsigned long long)message->offset, (unsigned long long)ipc->bytes);
-		(void)ipc_put(imports, ipc);
+		note_fatal(imports, ipc_put(imports, ipc));
 		return r;
 	}
 	ipc->users++;
@@ -136,10 +166,22 @@ static int take_ipc(struct imports *imports, struct device_region *region, const
 
 /* ---- VMM ----------------------------------------------------------------------------------------- */
 
+/* The ordinal of the device that memory lies on, or -1. */
+static int device_of(const struct imports *imports, cuda_handle handle)
+{
+	struct cuda_allocation properties = { 0 };
+
+	if (imports->cuda->mem_get_properties(&properties, handle) != CUDA_OK ||
+	    properties.location.type != CUDA_MEM_LOCATION_TYPE_DEVICE)
+		return -1;
+	return properties.location.id;
+}
+
 static int take_parts(struct imports *imports, struct device_region *region, const struct wire_region *message,
 		      const int *fds, char *why)
 {
 	const uint32_t n = region->n_parts + message->n_fds;
+	int r;
 
 	if (n > region->parts_room) {
 		const uint32_t room = n > 2 * region->parts_room ? n : 2 * region->parts_room;
@@ -161,6 +203,9 @@ static int take_parts(struct imports *imports, struct device_region *region, con
 		if (result != CUDA_OK)
 			return refuse_result(imports, why, message->region, "importing a descriptor", result);
 		region->n_parts++;
+		r = refuse_elsewhere(imports, why, message->region, device_of(imports, part->handle));
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -272,7 +317,7 @@ int import_region(struct imports *imports, const struct wire_region *message, co
 	if (region && region->error == 0) {
 		region->error = take_message(imports, region, message, fds, n_fds, region->why);
 		if (region->error < 0)		/* what is still to come is not wanted, but must come to its end */
-			(void)put_parts(imports, region);
+			note_fatal(imports, put_parts(imports, region));
 	}
 	if (region && region->error == 0 && message->fence) {
 		assert(region->fence < 0);
@@ -324,8 +369,7 @@ int import_close(struct imports *imports, struct device_region *region, char *wh
 	keep_close(region->fence);	/* last: it says that nobody touches the memory */
 	free(region->parts);
 	free(region);
-	if (cuda_result_is_fatal(result))
-		imports->fatal = result;
+	note_fatal(imports, result);
 	if (result == CUDA_OK)
 		return 0;
 	return refuse(why, -EIO, "could not close region %u: %s; its memory stays in use until the copier restarts",

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define LOAD_SLICE	(4ull << 20)	/* of a load, at most: how finely its progress is seen */
-#define LOADS_A_TURN	8u		/* slices issued */
+#define LOADS_A_TURN	8u		/* slices issued; fewer, when they have as many runs as one slice may have */
 
 struct transfer {
 	struct turn turn;		/* first; in ready or parked while it has something to cut */
@@ -240,7 +240,9 @@ bool transfers_issue(struct transfers *t, uint64_t now_ns, enum cuda_result *ret
 	struct lane *lane;
 
 	*ret = CUDA_OK;
-	for (uint32_t i = 0; i < LOADS_A_TURN && t->ready[0].waiting && (lane = streams_lane(t->streams, false)); i++) {
+	for (uint32_t i = 0, runs = 0; i < LOADS_A_TURN && runs < t->streams->mover->runs_max && t->ready[0].waiting &&
+				       (lane = streams_lane(t->streams, false)); i++, runs += t->plan.n) {
+		t->plan.n = 0;
 		*ret = issue_one(t, false, lane, now_ns);
 		any = true;
 		if (*ret != CUDA_OK)
