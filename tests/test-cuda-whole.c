@@ -3,8 +3,6 @@
  * What is stored from device memory comes back to it; copiers and workers that are killed cost what they
  * have to, and nothing of anybody else's.
  */
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -15,240 +13,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <stoker/cuda.h>
-
-#include "tests/fake-cuda/rig.h"
+#include "tests/cuda-whole-rig.h"
 #include "tests/suite.h"
-#include "tests/whole-rig.h"
-#include "tests/worker-rig.h"
-
-#define GRAIN	(2u << 20)
-
-/** struct gpu_worker - a worker whose pool lies on the GPU; `w.memory` is what it was told to have, or has. */
-struct gpu_worker {
-	struct worker w;
-	cuda_address address;
-	uint64_t bytes;			/* of the allocations */
-	bool virtual;
-};
-
-static const struct cuda_driver *cuda;
-static char library_option[4200];
-static const char *further_option;
-
-/* The broker is started before this process opens the driver. */
-static void setup(void)
-{
-	setenv("TMPDIR", "/dev/shm", 1);	/* what the fake exports is a file there: memory, as it would be */
-	rig_setup();
-	setenv("STOKER_CUDA_LIBRARY", rig_library(), 1);
-	whole_make();
-	snprintf(library_option, sizeof(library_option), "--set=gpu.library=%s", rig_library());
-	whole.options[0] = "--set=arena.extent=1M";
-	whole.options[1] = library_option;
-	whole.options[2] = "--set=gpu.hang_ms=2000";
-	whole.options[3] = "--set=gpu.idle_ms=1000";
-	whole.options[4] = further_option;
-	whole_start();
-}
-
-static void setup_with_driver(void)
-{
-	setup();
-	cuda = rig_open();
-}
 
 /* Little may be pinned: the bounce buffer of 64 MiB, and 2. */
 static void setup_limited(void)
 {
 	setenv("FAKE_CUDA_PIN_MAX", "69206016", 1);
-	setup();
+	gpu_setup();
 	unsetenv("FAKE_CUDA_PIN_MAX");
 	cuda = rig_open();
 }
 
 static void setup_limited_and_quiet(void)
 {
-	further_option = "--set=broker.log_level=error";
+	gpu_further_option = "--set=broker.log_level=error";
 	setup_limited();
-}
-
-static void teardown(void)
-{
-	if (whole.broker)
-		whole_end(SIGTERM);
-	whole_clean();
-	rig_teardown();
-}
-
-/* ---- workers ----------------------------------------------------------------------------------- */
-
-/* Two allocations, one behind the other, as PyTorch's expandable segments. */
-static void memory_virtual(struct gpu_worker *g)
-{
-	const struct cuda_allocation properties = { .type = CUDA_MEM_ALLOCATION_TYPE_PINNED,
-						    .handle_types = CUDA_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-						    .location = { .type = CUDA_MEM_LOCATION_TYPE_DEVICE } };
-	const struct cuda_access access = { .location = { .type = CUDA_MEM_LOCATION_TYPE_DEVICE },
-					    .flags = CUDA_MEM_ACCESS_FLAGS_PROT_READWRITE };
-	cuda_handle handle;
-
-	g->bytes = 2 * GRAIN;
-	must(mem_reserve(&g->address, g->bytes, 0, 0, 0));
-	for (uint32_t i = 0; i < 2; i++) {
-		must(mem_create(&handle, GRAIN, &properties, 0));
-		must(mem_map(g->address + i * GRAIN, GRAIN, 0, handle, 0));
-		must(mem_release(handle));
-	}
-	must(mem_set_access(g->address, g->bytes, &access, 1));
-}
-
-static void memory_make(struct gpu_worker *g, bool virtual)
-{
-	g->virtual = virtual;
-	if (virtual) {
-		memory_virtual(g);
-	} else {
-		g->bytes = WORKER_POOL + 4096;
-		must(mem_alloc(&g->address, g->bytes));
-	}
-}
-
-/* Where the pool begins: not where the memory does. */
-static cuda_address base(const struct gpu_worker *g)
-{
-	return g->address + 4096;
-}
-
-static void pool_make(struct gpu_worker *g)
-{
-	struct stoker_plane planes[WORKER_ROWS];
-
-	g->w.memory = calloc(1, WORKER_POOL);
-	g->w.expected = calloc(1, WORKER_POOL);
-	ck_assert_msg(stoker_cuda_region_add(g->w.c, base(g), WORKER_POOL, &g->w.region) == 0, "%s",
-		      stoker_error(g->w.c));
-	for (uint16_t i = 0; i < WORKER_ROWS; i++)
-		planes[i] = (struct stoker_plane){ .region = g->w.region, .layer = i / 2, .plane = i % 2,
-						   .bytes = WORKER_BYTES, .offset = i * WORKER_PLANE,
-						   .block_stride = WORKER_BYTES };
-	ck_assert_msg(stoker_pool_add(g->w.model, 0, 0, WORKER_POOL_BLOCKS, planes, WORKER_ROWS, &g->w.pool) == 0, "%s",
-		      stoker_error(g->w.c));
-}
-
-static void gpu_start(struct gpu_worker *g, bool virtual)
-{
-	memset(g, 0, sizeof(*g));
-	worker_attach(&g->w);
-	memory_make(g, virtual);
-	pool_make(g);
-}
-
-static void gpu_close(struct gpu_worker *g)
-{
-	stoker_close(g->w.c);
-	if (!g->virtual)
-		must(mem_free(g->address));
-	free(g->w.memory);
-	free(g->w.expected);
-}
-
-static void gpu_end(struct gpu_worker *g)
-{
-	stoker_pool_drop(g->w.pool);
-	stoker_region_drop(g->w.region);
-	gpu_close(g);
-}
-
-static void upload(struct gpu_worker *g, uint32_t first, uint32_t n)
-{
-	for (uint32_t i = 0; i < n; i++)
-		worker_fill(g->w.memory, i, first + i);
-	must(copy_to_device(base(g), g->w.memory, WORKER_POOL));
-}
-
-static struct stoker_result store_uploaded(struct gpu_worker *g, uint32_t first, uint32_t n)
-{
-	struct stoker_job job;
-
-	ck_assert_msg(worker_store(&g->w, first, n, 0, 1, &job) == 0, "%s", stoker_error(g->w.c));
-	return worker_finish(&g->w, job);
-}
-
-static struct stoker_result store(struct gpu_worker *g, uint32_t first, uint32_t n)
-{
-	upload(g, first, n);
-	return store_uploaded(g, first, n);
-}
-
-/* Look up @n chunks, wipe the device's memory, retrieve, compare all of it. */
-static void gets(struct gpu_worker *g, uint32_t first, uint32_t n)
-{
-	const struct stoker_result found = worker_looks_up(&g->w, first, n);
-	struct stoker_result retrieved;
-	struct stoker_job job;
-
-	ck_assert_uint_eq(found.n, n);
-	worker_wipe(&g->w, 0xa5);
-	must(copy_to_device(base(g), g->w.memory, WORKER_POOL));
-	for (uint32_t i = 0; i < n; i++)
-		worker_fill(g->w.expected, i + 3, first + i);
-	ck_assert_msg(worker_retrieve(&g->w, &found.lease, n, 3, 1, NULL, &job) == 0, "%s", stoker_error(g->w.c));
-	retrieved = worker_finish(&g->w, job);
-	ck_assert_uint_eq(retrieved.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(retrieved.n, n);
-	must(copy_to_host(g->w.memory, base(g), WORKER_POOL));
-	worker_check(&g->w);
-	ck_assert_int_eq(stoker_release(g->w.c, &found.lease, 0), 0);
-}
-
-static void stores(struct gpu_worker *g, uint32_t first, uint32_t n)
-{
-	const struct stoker_result result = store(g, first, n);
-
-	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(result.n, n);
-}
-
-/* ---- the copier's process ---------------------------------------------------------------------- */
-
-/* A child of the broker's; 0: there is none. */
-static pid_t copier(void)
-{
-	DIR *processes = opendir("/proc");
-	const struct dirent *entry;
-	pid_t found = 0;
-
-	while ((entry = readdir(processes))) {
-		char path[300], text[256] = "";
-		int parent = 0;
-		FILE *file;
-
-		if (!isdigit((unsigned char)entry->d_name[0]))
-			continue;
-		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
-		file = fopen(path, "re");
-		if (!file)
-			continue;
-		if (fgets(text, sizeof(text), file) && strrchr(text, ')') &&
-		    sscanf(strrchr(text, ')'), ") %*c %d", &parent) == 1 && parent == whole.broker &&
-		    !strstr(text, ") Z"))
-			found = atoi(entry->d_name);
-		fclose(file);
-	}
-	closedir(processes);
-	return found;
-}
-
-/* A copier after a fault is there when a store is well again. */
-static void until_well(struct gpu_worker *g, uint32_t first)
-{
-	int left = 3000;
-
-	while (store(g, first, 1).status != STOKER_STATUS_OK) {
-		ck_assert_int_gt(left--, 0);
-		usleep(10000);
-	}
 }
 
 /* ---- tests ------------------------------------------------------------------------------------- */
@@ -258,8 +38,8 @@ START_TEST(what_is_stored_from_a_gpu_comes_back_to_it)
 	struct gpu_worker g;
 
 	gpu_start(&g, _i);
-	stores(&g, 1000, 20);
-	gets(&g, 1000, 20);
+	gpu_stores(&g, 1000, 20);
+	gpu_gets(&g, 1000, 20);
 	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_GPU_IMPORTS), 1);
 	ck_assert_uint_ge(whole_counter(STOKER_COUNTER_GPU_COPIES), 2);
 	await(whole_counter(STOKER_COUNTER_GPU_LOAD_BYTES) == whole_counter(STOKER_COUNTER_LOAD_BYTES));
@@ -275,11 +55,11 @@ START_TEST(a_gpu_and_the_host_share_what_is_stored)
 	struct worker w;
 
 	gpu_start(&g, false);
-	stores(&g, 1000, 10);
+	gpu_stores(&g, 1000, 10);
 	worker_start(&w);
 	worker_gets(&w, 1000, 10, 10);
 	worker_stores(&w, 2000, 10);
-	gets(&g, 2000, 10);
+	gpu_gets(&g, 2000, 10);
 	worker_end(&w);
 	gpu_end(&g);
 }
@@ -317,8 +97,8 @@ START_TEST(a_copier_that_is_killed_costs_its_jobs_and_is_replaced)
 
 	gpu_start(&g, _i);
 	worker_start(&w);
-	stores(&g, 1000, 10);
-	const pid_t first = copier();
+	gpu_stores(&g, 1000, 10);
+	const pid_t first = gpu_copier();
 	ck_assert_int_gt(first, 0);
 	atomic_store(&rig_control->hold, 1);
 	worker_fill(g.w.memory, 0, 3000);
@@ -331,10 +111,10 @@ START_TEST(a_copier_that_is_killed_costs_its_jobs_and_is_replaced)
 	atomic_store(&rig_control->hold, 0);
 	worker_stores(&w, 4000, 5);	/* nobody else notices */
 	worker_gets(&w, 4000, 5, 5);
-	until_well(&g, 5000);
-	ck_assert_int_ne(copier(), first);
+	gpu_until_well(&g, 5000);
+	ck_assert_int_ne(gpu_copier(), first);
 	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_GPU_RESTARTS), 1);
-	gets(&g, 1000, 10);
+	gpu_gets(&g, 1000, 10);
 	ck_assert_uint_eq(worker_looks_up(&w, 3000, 4).n, 0);
 	worker_end(&w);
 	gpu_end(&g);
@@ -355,7 +135,7 @@ static pid_t worker_child(bool virtual, uint32_t first, int *ret_said)
 
 		cuda = rig_open();
 		gpu_start(&g, virtual);
-		stores(&g, first, 5);
+		gpu_stores(&g, first, 5);
 		if (write(said[1], "!", 1) != 1)
 			_exit(1);
 		for (;;)
@@ -396,8 +176,8 @@ START_TEST(a_broker_that_is_killed_takes_its_copier_along)
 	struct gpu_worker g;
 
 	gpu_start(&g, false);
-	stores(&g, 1000, 5);
-	const pid_t process = copier();
+	gpu_stores(&g, 1000, 5);
+	const pid_t process = gpu_copier();
 	ck_assert_int_gt(process, 0);
 	whole_end(SIGKILL);
 	await(kill(process, 0) < 0);
@@ -411,8 +191,8 @@ static void use_limited(void)
 	struct gpu_worker g;
 
 	gpu_start(&g, false);
-	stores(&g, 1000, 20);
-	gets(&g, 1000, 20);
+	gpu_stores(&g, 1000, 20);
+	gpu_gets(&g, 1000, 20);
 	await(whole_counter(STOKER_COUNTER_GPU_REFUSALS) > 0);
 	await(whole_counter(STOKER_COUNTER_GPU_BOUNCED_BYTES) > 0);
 	gpu_end(&g);
@@ -438,10 +218,10 @@ START_TEST(a_copier_outlasts_a_broker_that_is_killed_until_its_streams_have_run)
 	struct gpu_worker g;
 
 	gpu_start(&g, _i);
-	stores(&g, 1000, 5);
-	const pid_t process = copier();
+	gpu_stores(&g, 1000, 5);
+	const pid_t process = gpu_copier();
 	ck_assert_int_gt(process, 0);
-	upload(&g, 2000, 4);
+	gpu_upload(&g, 2000, 4);
 	atomic_store(&rig_control->hold, 1);
 	ck_assert_int_eq(worker_store(&g.w, 2000, 4, 0, 1, &job), 0);
 	usleep(50000);
@@ -461,8 +241,8 @@ START_TEST(a_copier_is_ended_when_the_broker_stops)
 	struct gpu_worker g;
 
 	gpu_start(&g, false);
-	stores(&g, 1000, 5);
-	const pid_t process = copier();
+	gpu_stores(&g, 1000, 5);
+	const pid_t process = gpu_copier();
 	ck_assert_int_eq(whole_end(SIGTERM), 0);
 	ck_assert_int_lt(kill(process, 0), 0);
 	ck_assert_uint_eq(whole_logged("did not end in time"), 0);
@@ -475,12 +255,12 @@ START_TEST(a_context_that_dies_costs_its_jobs_and_is_replaced)
 	struct gpu_worker g;
 
 	gpu_start(&g, false);
-	stores(&g, 1000, 5);
-	upload(&g, 2000, 5);
+	gpu_stores(&g, 1000, 5);
+	gpu_upload(&g, 2000, 5);
 	fake_cuda_fail(rig_control, FAKE_CALL_execute, 1, CUDA_RESULT_ILLEGAL_ADDRESS);
-	ck_assert_uint_ne(store_uploaded(&g, 2000, 5).status, STOKER_STATUS_OK);
-	until_well(&g, 3000);
-	gets(&g, 1000, 5);
+	ck_assert_uint_ne(gpu_store_uploaded(&g, 2000, 5).status, STOKER_STATUS_OK);
+	gpu_until_well(&g, 3000);
+	gpu_gets(&g, 1000, 5);
 	gpu_end(&g);
 }
 END_TEST
@@ -490,12 +270,12 @@ START_TEST(a_stream_that_hangs_ends_and_is_replaced)
 	struct gpu_worker g;
 
 	gpu_start(&g, false);
-	stores(&g, 1000, 5);
-	upload(&g, 2000, 5);
+	gpu_stores(&g, 1000, 5);
+	gpu_upload(&g, 2000, 5);
 	atomic_store(&rig_control->hang_in, 1);
-	ck_assert_uint_ne(store_uploaded(&g, 2000, 5).status, STOKER_STATUS_OK);
-	until_well(&g, 3000);
-	gets(&g, 1000, 5);
+	ck_assert_uint_ne(gpu_store_uploaded(&g, 2000, 5).status, STOKER_STATUS_OK);
+	gpu_until_well(&g, 3000);
+	gpu_gets(&g, 1000, 5);
 	gpu_end(&g);
 }
 END_TEST
@@ -513,8 +293,8 @@ START_TEST(the_control_page_tells_of_a_gpu_what_its_broker_knows)
 	ck_assert(control_read_gpu(whole_page(), ROW, &row));
 	ck_assert_uint_eq(row.state, STOKER_GPU_ABSENT);
 	gpu_start(&g, false);
-	stores(&g, 1000, 10);
-	gets(&g, 1000, 10);
+	gpu_stores(&g, 1000, 10);
+	gpu_gets(&g, 1000, 10);
 	await_row(row, row.load_bytes > 0 && row.registered_bytes == whole_gauge(STOKER_GAUGE_ARENA_BYTES));
 	ck_assert_uint_eq(row.state, STOKER_GPU_UP);
 	ck_assert_uint_eq(row.restarts, 0);
@@ -529,8 +309,8 @@ START_TEST(the_control_page_tells_of_a_gpu_what_its_broker_knows)
 
 	/* Bytes are counted over its copiers; what a copier has open is its own. */
 	const uint64_t stored = row.store_bytes;
-	kill(copier(), SIGKILL);
-	until_well(&g, 2000);
+	kill(gpu_copier(), SIGKILL);
+	gpu_until_well(&g, 2000);
 	await_row(row, row.store_bytes > stored);
 	ck_assert_uint_eq(row.state, STOKER_GPU_UP);
 	ck_assert_uint_eq(row.restarts, 1);
@@ -553,13 +333,13 @@ START_TEST(a_gpu_that_nobody_uses_any_more_is_down_and_asked_for)
 	struct gpu_worker g;
 
 	gpu_start(&g, false);
-	stores(&g, 1000, 10);
+	gpu_stores(&g, 1000, 10);
 	gpu_end(&g);
 	await_row(row, row.state == STOKER_GPU_DOWN);
 	ck_assert_uint_eq(row.registered_bytes, 0);
 	ck_assert_uint_gt(row.store_bytes, 0);
 	ck_assert_str_eq(row.why, "");
-	ck_assert_int_eq(copier(), 0);
+	ck_assert_int_eq(gpu_copier(), 0);
 }
 END_TEST
 
@@ -573,7 +353,7 @@ int main(void)
 		printf("1..0 # SKIP the fake driver is a shared library, which this build has not\n");
 		return 0;
 	}
-	tcase_add_checked_fixture(tests, setup_with_driver, teardown);
+	tcase_add_checked_fixture(tests, gpu_setup_with_driver, gpu_teardown);
 	tcase_set_timeout(tests, 120);
 	tcase_add_loop_test(tests, what_is_stored_from_a_gpu_comes_back_to_it, 0, 2);
 	tcase_add_test(tests, a_gpu_and_the_host_share_what_is_stored);
@@ -587,15 +367,15 @@ int main(void)
 	tcase_add_test(tests, a_context_that_dies_costs_its_jobs_and_is_replaced);
 	tcase_add_test(tests, a_stream_that_hangs_ends_and_is_replaced);
 	suite_add_tcase(suite, tests);
-	tcase_add_checked_fixture(limited, setup_limited, teardown);
+	tcase_add_checked_fixture(limited, setup_limited, gpu_teardown);
 	tcase_set_timeout(limited, 120);
 	tcase_add_test(limited, an_arena_of_which_not_all_can_be_registered_is_told_counted_and_served);
 	suite_add_tcase(suite, limited);
-	tcase_add_checked_fixture(quiet, setup_limited_and_quiet, teardown);
+	tcase_add_checked_fixture(quiet, setup_limited_and_quiet, gpu_teardown);
 	tcase_set_timeout(quiet, 120);
 	tcase_add_test(quiet, a_copier_logs_no_more_than_its_broker);
 	suite_add_tcase(suite, quiet);
-	tcase_add_checked_fixture(alone, setup, teardown);
+	tcase_add_checked_fixture(alone, gpu_setup, gpu_teardown);
 	tcase_set_timeout(alone, 120);
 	tcase_add_test(alone, a_worker_that_is_killed_leaves_no_memory_in_use);
 	suite_add_tcase(suite, alone);
