@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -22,8 +23,9 @@
 struct heap {
 	uid_t uid;
 	bool closing, calling;		/* there is a thread for that */
-	uint32_t n, n_calls;
-	int fds[FDS];
+	uint32_t n, room, n_calls;
+	uint32_t tell;			/* when so many files wait, that is told; 0: at FDS */
+	int *fds;
 	struct { void (*run)(void *arg); void *arg; } calls[CALLS];
 };
 
@@ -49,6 +51,9 @@ static void *files_close(void *arg)
 		close(fd);
 		pthread_mutex_lock(&lock);
 	}
+	free(heap->fds);
+	heap->fds = NULL;
+	heap->room = heap->tell = 0;
 	heap->closing = false;
 	pthread_mutex_unlock(&lock);
 	return NULL;
@@ -86,22 +91,31 @@ static int thread_start(void *(*main)(void *heap), struct heap *heap)
 	return r;
 }
 
+static bool is_empty(const struct heap *heap)
+{
+	return heap->n + heap->n_calls == 0 && !heap->closing && !heap->calling;
+}
+
+/* The uid's own, or NULL: there is nothing of its to be done. */
+static struct heap *heap_find(uid_t uid)
+{
+	for (uint32_t i = 0; i < HEAPS; i++)
+		if (!is_empty(&heaps[i]) && heaps[i].uid == uid)
+			return &heaps[i];
+	return NULL;
+}
+
+/* The uid's own; NULL: there is none left for it. */
 static struct heap *heap_of(uid_t uid)
 {
-	struct heap *found = NULL;
+	struct heap *heap = heap_find(uid);
 
-	for (uint32_t i = 0; i < HEAPS; i++) {
-		struct heap *heap = &heaps[i];
-		const bool empty = heap->n + heap->n_calls == 0 && !heap->closing && !heap->calling;
-
-		if (!empty && heap->uid == uid)
-			return heap;
-		if (empty && !found)
-			found = heap;
-	}
-	if (found)
-		found->uid = uid;
-	return found;
+	for (uint32_t i = 0; i < HEAPS && !heap; i++)
+		if (is_empty(&heaps[i])) {
+			heap = &heaps[i];
+			heap->uid = uid;
+		}
+	return heap;
 }
 
 /* There is something to do for a thread: see to it. The lock is held, and let go of. */
@@ -119,41 +133,72 @@ static void thread_wake(void *(*main)(void *heap), bool *runs, struct heap *heap
 	prctl(PR_SET_NAME, name);
 }
 
-/* False: too many wait already. */
-static bool file_put(uid_t uid, int fd)
+static bool file_add(struct heap *heap, int fd)
+{
+	const uint32_t room = heap->room ? 2 * heap->room : 64;
+	int *fds = heap->n < heap->room ? heap->fds : realloc(heap->fds, room * sizeof(*fds));
+
+	if (!fds)
+		return false;
+	heap->room = heap->n < heap->room ? heap->room : room;
+	heap->fds = fds;
+	heap->fds[heap->n++] = fd;
+	return true;
+}
+
+/* False: @most wait already, or there is no memory. */
+static bool file_put(uid_t uid, int fd, uint32_t most)
 {
 	const struct linger at_once = { 0 };
 	struct heap *heap;
+	uint32_t told = 0;
 
 	/* The commonest way to be slow can be taken back, unless the peer still holds the socket too. */
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	pthread_mutex_lock(&lock);
 	heap = heap_of(uid);
-	if (!heap || heap->n == FDS) {
+	if (!heap)
+		heap = &heaps[uid % HEAPS];	/* it stands behind somebody else's */
+	if (heap->n >= most || !file_add(heap, fd)) {
 		pthread_mutex_unlock(&lock);
 		return false;
 	}
-	heap->fds[heap->n++] = fd;
+	if (heap->n >= (heap->tell ? heap->tell : FDS)) {
+		told = heap->n;
+		heap->tell = 2 * heap->n;
+	}
 	thread_wake(files_close, &heap->closing, heap);
+	if (told)
+		log_error("%u files of uid %u wait for being closed: until they are, no message of it is taken; end its "
+			  "processes", told, (unsigned)uid);
 	return true;
 }
 
 void closer_take(uid_t uid, int fd)
 {
-	static uint32_t left_open;
-
-	/* Left open: to close it here could take as long as its peer likes, and nobody else would be heard. */
-	if (!file_put(uid, fd) && left_open++ % FDS == 0)
-		log_error("%u files of uid %u wait for being closed, which is too many: end its processes", FDS,
-			  (unsigned)uid);
+	/* To close it here could take as long as its peer likes, and nobody else would be heard. */
+	if (!file_put(uid, fd, UINT32_MAX))
+		log_error("a file of uid %u stays open: there is no memory to have it closed", (unsigned)uid);
 }
 
 void closer_close(uid_t uid, int fd)
 {
 	if (closer_must(fd))
 		closer_take(uid, fd);
-	else if (!file_put(uid, fd))
+	else if (!file_put(uid, fd, FDS))
 		close(fd);
+}
+
+bool closer_is_full(uid_t uid)
+{
+	const struct heap *heap;
+	bool full;
+
+	pthread_mutex_lock(&lock);
+	heap = heap_find(uid);
+	full = heap && heap->n >= FDS;
+	pthread_mutex_unlock(&lock);
+	return full;
 }
 
 void closer_run(uid_t uid, void (*run)(void *arg), void *arg)

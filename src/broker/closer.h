@@ -5,7 +5,10 @@
  * file system that the peer serves (FUSE). So does the end of a message that carries such a file and was
  * never taken, and so the close of a socket that holds one. The control thread therefore closes neither:
  * it gives them to a thread of their owner's uid, made when there is something to close and gone when
- * there is nothing left. A uid waits for its own files alone.
+ * there is nothing left. A uid waits for its own files alone (unless those of 64 others hang).
+ *
+ * However many wait, each is closed in the end. A uid that has thousands of them is not listened to: each message
+ * could bring more, and descriptors are what everybody needs.
  *
  * What F_GET_SEALS answers for (tmpfs, memfd, hugetlbfs) is the kernel's alone, and waits for nobody. But
  * whoever lets go of such memory last frees it, which takes a tenth of a second a GiB: that is left to the
@@ -27,5 +30,7 @@ void closer_close(uid_t uid, int fd);
 void closer_run(uid_t uid, void (*run)(void *arg), void *arg);
 /* As closer_take() for the socket of a connection: the peer sees its end at once, and can send no more. */
 void closer_take_socket(uid_t uid, int fd);
+/* So many files of that uid wait that nothing more should be taken from it. */
+bool closer_is_full(uid_t uid);
 
 #endif

@@ -456,6 +456,10 @@ void session_event(struct session *session, bool hung_up)
 		session_close(session, NULL);
 		return;
 	}
+	if (closer_is_full(uid)) {	/* what comes next may bring more of it */
+		session_close(session, "files that its uid handed over cannot be closed");
+		return;
+	}
 	const int r = receive(session->fd, &in);
 	if (r == -EAGAIN)
 		return;
