@@ -459,6 +459,23 @@ START_TEST(a_drain_refuses_stores_and_is_answered_when_all_is_written)
 }
 END_TEST
 
+START_TEST(a_drain_before_recovery_is_over_refuses_the_stores_that_wait_for_it)
+{
+	struct world *fresh = world_new(&(struct world_options){ .not_serving = true });
+	struct engine_request request = ask_store(fresh, 0, 0, PLAIN, 1, 0, 2);
+	const struct seen *store = submit(fresh, 0, &request);
+
+	ck_assert(!store->done);
+	engine_drain(fresh->engine, 9);
+	world_turn(fresh);
+	ck_assert(store->done);
+	ck_assert_uint_eq(store->answer.status, STOKER_STATUS_REFUSED);
+	ck_assert_uint_eq(fresh->n_controls, 1);
+	ck_assert_uint_eq(fresh->controls[0].status, STOKER_STATUS_OK);
+	world_free(fresh);
+}
+END_TEST
+
 /* ---- restart ---------------------------------------------------------------------------------------------------- */
 
 START_TEST(before_recovery_is_over_lookups_find_nothing_and_stores_wait)
@@ -640,6 +657,7 @@ int main(void)
 	tcase_add_test(tests, clear_forgets_all_that_nobody_uses_in_every_tier);
 	tcase_add_test(tests, evict_frees_what_was_asked_for);
 	tcase_add_test(tests, a_drain_refuses_stores_and_is_answered_when_all_is_written);
+	tcase_add_test(tests, a_drain_before_recovery_is_over_refuses_the_stores_that_wait_for_it);
 	tcase_add_test(tests, before_recovery_is_over_lookups_find_nothing_and_stores_wait);
 	tcase_add_test(tests, what_survived_in_the_arena_is_verified_before_its_first_service);
 	tcase_add_loop_test(tests, what_survived_rotten_is_dropped_and_read_from_disk_if_it_is_there, 0, 2);

@@ -35,6 +35,10 @@ void engine_clear(struct engine *e, engine_token token)
 
 void engine_drain(struct engine *e, engine_token token)
 {
+	/* They would wait for recovery, and a drain for them. */
+	for (uint32_t i = 0; !e->serving && i < e->n_jobs && e->jobs_live > 0; i++)
+		if (e->jobs[i].phase == PHASE_SERVE)
+			job_stop(e, &e->jobs[i], STOKER_STATUS_REFUSED);
 	e->draining = true;
 	e->room_changed = true;		/* stores that wait for room are refused */
 	admin_add(e, ADMIN_DRAIN, 0, token);
