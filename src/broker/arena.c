@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -30,6 +31,8 @@
 #include "src/broker/memory.h"
 #include "src/common/log.h"
 #include "src/common/size.h"
+
+#define LEAVING_MS 1000	/* longest wait for a holder of the table that is leaving */
 
 struct names {
 	char arena[96], table[96];
@@ -112,6 +115,23 @@ static uint64_t header_check(const struct arena_header *header)
 	return XXH3_64bits(header, offsetof(struct arena_header, check));
 }
 
+/*
+ * Two brokers may not have one arena: each would give places out that the other has filled. NAME.lock does not
+ * keep them apart if they have different runtime directories, as /dev/shm has none of that. The table is given to
+ * nobody, so what is held of its open file ends with the process; soon, if that is on its way out.
+ */
+static int table_lock(int fd, const char *table, char *why)
+{
+	for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+		if (errno != EWOULDBLOCK || i == LEAVING_MS)
+			return files_why(errno == EWOULDBLOCK ? EBUSY : errno, why, "the name is in use: a broker with another "
+					 "broker.runtime_directory has /dev/shm%.80s; stop it, or start this one with another "
+					 "--name", table);
+		usleep(1000);
+	}
+	return 0;
+}
+
 /* Open an object that may be there: its descriptor, -ENOENT, or another error with the reason. */
 static int object_open(const char *name, struct stat *st, char *why)
 {
@@ -141,11 +161,14 @@ int arena_check(const char *name, char *why)
 	names_make(name, &names);
 	for (int i = 0; i < 2; i++) {
 		const int fd = object_open(i ? names.table : names.arena, &st, why);
+		const int r = i && fd >= 0 ? table_lock(fd, names.table, why) : 0;
 
 		if (fd >= 0)
 			close(fd);
 		else if (fd != -ENOENT)
 			return fd;
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -185,6 +208,7 @@ static int objects_take_over(struct arena *arena, const char *name, const struct
 {
 	struct stat a, t;
 	const char *because = "one of its two objects is missing";
+	int r;
 
 	arena->fd = object_open(names->arena, &a, why);
 	arena->table_fd = arena->fd == -ENOENT || arena->fd >= 0 ? object_open(names->table, &t, why) : -1;
@@ -192,6 +216,9 @@ static int objects_take_over(struct arena *arena, const char *name, const struct
 		return arena->fd < 0 && arena->fd != -ENOENT ? arena->fd : arena->table_fd;
 	if (arena->fd == -ENOENT && arena->table_fd == -ENOENT)
 		return 0;
+	r = arena->table_fd >= 0 ? table_lock(arena->table_fd, names->table, why) : 0;
+	if (r < 0)
+		return r;
 	if (fresh)
 		because = "its I/O has not ended";
 	else if (arena->fd >= 0 && arena->table_fd >= 0)
@@ -231,7 +258,9 @@ static int objects_make(struct arena *arena, const struct names *names, bool unb
 	arena->table_fd = object_make(names->table, table_bytes(arena), why);
 	if (arena->table_fd < 0)
 		return arena->table_fd;
-	r = unbounded ? 0 : limits_check(arena, why);
+	r = table_lock(arena->table_fd, names->table, why);
+	if (r == 0 && !unbounded)
+		r = limits_check(arena, why);
 	if (r < 0)
 		return r;
 	if (posix_fallocate(arena->table_fd, 0, ARENA_HEADER) != 0 || fstat(arena->fd, &st) < 0)
@@ -292,7 +321,7 @@ static int arena_make(struct arena *arena, const char *name, bool fresh, bool un
 	r = arena->warm ? limits_check(arena, why) : objects_make(arena, &names, unbounded, why);
 	if (r == 0)
 		r = objects_map(arena, why);
-	if (r < 0 && !arena->warm)
+	if (r < 0 && r != -EBUSY && !arena->warm)
 		arena_unlink(name);	/* what was made a moment ago holds nothing */
 	return r;
 }
