@@ -4,11 +4,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -50,6 +52,60 @@ START_TEST(a_name_in_use_is_exit_3_and_harms_nobody)
 	ck_assert_int_eq(ping(&raw), STOKER_STATUS_OK);
 	raw_close(&raw);
 	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(so_it_is_where_the_other_has_another_runtime_directory)
+{
+	char said[128], other[200];
+
+	whole_launch();
+	whole_await_state(STOKER_STATE_SERVING);
+	const pid_t first = whole.broker;
+	snprintf(other, sizeof(other), "--set=broker.runtime_directory=%s/elsewhere", whole.directory);
+	whole.options[1] = other;
+	ck_assert_int_eq(whole_run(said, sizeof(said)), 3);
+	ck_assert_str_eq(said, "");
+	whole.broker = first;
+	struct raw raw = attach();
+	ck_assert_int_eq(ping(&raw), STOKER_STATUS_OK);
+	raw_close(&raw);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
+/* A /dev/shm of @size that this process and its children alone see. */
+static bool small_shm(const char *size)
+{
+	char option[32];
+
+	snprintf(option, sizeof(option), "size=%s", size);
+	return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("tmpfs", "/dev/shm", "tmpfs", 0, option) == 0;
+}
+
+START_TEST(an_arena_leaves_room_for_what_else_is_in_dev_shm)
+{
+	if (!small_shm("8M")) {
+		printf("# skipped: only root can mount a /dev/shm of its own\n");
+		return;
+	}
+	whole.memory = "64M";
+	uint64_t before = 0;
+	for (int life = 0; life < 2; life++) {
+		whole_launch();
+		whole_await_state(STOKER_STATE_DEGRADED);
+		const uint64_t bytes = whole_gauge(STOKER_GAUGE_ARENA_BYTES);
+		ck_assert_uint_ge(bytes, 2 << 20);
+		ck_assert_uint_lt(bytes, 8 << 20);
+		expect(life == 0 || bytes == before);	/* or the next one could not take it over */
+		before = bytes;
+		whole_await_gauge(STOKER_GAUGE_ARENA_POPULATED, bytes);	/* all of it was there to be had */
+		struct raw raw = attach();
+		ck_assert_int_eq(ping(&raw), STOKER_STATUS_OK);
+		raw_close(&raw);
+		ck_assert_int_eq(whole_end(life ? SIGTERM : SIGKILL), life ? 0 : 1000 + SIGKILL);
+	}
 }
 END_TEST
 
@@ -313,6 +369,8 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, it_says_ready_alone_and_ends_with_0_leaving_the_arena_alone);
 	tcase_add_test(tests, a_name_in_use_is_exit_3_and_harms_nobody);
+	tcase_add_test(tests, so_it_is_where_the_other_has_another_runtime_directory);
+	tcase_add_test(tests, an_arena_leaves_room_for_what_else_is_in_dev_shm);
 	tcase_add_test(tests, bad_options_and_sizes_are_exit_2);
 	tcase_add_test(tests, a_directory_that_cannot_be_had_is_exit_1);
 	tcase_add_test(tests, a_checked_configuration_is_printed_and_nothing_is_started);

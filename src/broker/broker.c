@@ -11,11 +11,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -31,14 +33,41 @@
 
 /* ---- sizes ------------------------------------------------------------------------------------- */
 
-/* What an arena of that name holds already: it is not asked of the machine again. */
-static uint64_t arena_present(const char *name)
+/* What an object of that name holds already: it is not asked of the machine again. */
+static uint64_t present(const char *name, const char *suffix)
 {
 	char path[160];
 	struct stat is;
 
-	snprintf(path, sizeof(path), "/dev/shm%.80s.arena", name);
+	snprintf(path, sizeof(path), "/dev/shm%.80s%s", name, suffix);
 	return lstat(path, &is) == 0 && S_ISREG(is.st_mode) ? (uint64_t)is.st_blocks * 512 : 0;
+}
+
+/*
+ * What of /dev/shm goes to the control page, of which there are two until the old one has been replaced, and to
+ * the table of an arena of @bytes, which grows with the tiers too.
+ */
+static uint64_t shm_besides(const struct broker *broker, uint64_t bytes)
+{
+	uint32_t entries, records;
+
+	config_index(&broker->config, bytes, &entries, &records);
+	return 2 * (sizeof(struct control_page) + STOKER_PAGE) + 2 * STOKER_PAGE + (uint64_t)records * sizeof(struct arena_entry);
+}
+
+/* @bytes, or as many as fit into /dev/shm with all that goes along. */
+static uint64_t shm_fit(const struct broker *broker, uint64_t bytes)
+{
+	const char *name = broker->config.broker.name;
+	struct statvfs vfs;
+	uint64_t room;
+
+	if (statvfs("/dev/shm", &vfs) < 0 || vfs.f_blocks == 0)
+		return bytes;
+	room = (uint64_t)vfs.f_bavail * vfs.f_frsize + present(name, ".arena") + present(name, ".table") + present(name, "");
+	while (bytes > 0 && bytes + shm_besides(broker, bytes) > room)
+		bytes -= broker->config.arena.extent;
+	return bytes;
 }
 
 /* Cut the arena to what the machine can give now. 0 or -ENOMEM. */
@@ -46,13 +75,17 @@ static int arena_size(struct broker *broker, char *why)
 {
 	const struct config_arena *arena = &broker->config.arena;
 	const char *bound = "";
-	const uint64_t room = arena_limit(&bound) + arena_present(broker->config.broker.name);
+	uint64_t room = arena_limit(&bound) + present(broker->config.broker.name, ".arena");
 	uint64_t bytes = arena->size < room ? arena->size : room;
 	char wished[16], given[16];
 
 	bytes = bytes / arena->extent * arena->extent;
-	if (broker->options->null_arena)
+	if (broker->options->null_arena) {
 		bytes = arena->size / arena->extent * arena->extent;
+	} else if (shm_fit(broker, bytes) < bytes) {
+		bound = "the size of /dev/shm (remount it larger)";
+		room = bytes = shm_fit(broker, bytes);
+	}
 	size_text(arena->size, wished);
 	size_text(room, given);
 	if (bytes == 0) {
@@ -463,6 +496,7 @@ enum broker_exit broker_run(const struct broker_options *options)
 
 	if (!broker)
 		return BROKER_FAILED;
+	signal(SIGXFSZ, SIG_IGN);	/* a limit of file sizes is an error with a text, not our end */
 	limits_raise();
 	seats_fit_descriptors(broker);
 	r = come_up(broker, why);

@@ -78,7 +78,6 @@ static int signals_open(struct broker *broker)
 		return -EINVAL;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL);	/* copiers are waited for, whatever our parent ignores */
-	signal(SIGXFSZ, SIG_IGN);	/* a limit of file sizes is an error of one tier, not our end */
 	broker->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return broker->signal_fd < 0 ? -errno : 0;
 }

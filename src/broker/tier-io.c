@@ -514,6 +514,13 @@ static bool thread_turn(struct tier *tier)
 	return true;
 }
 
+/* Since Linux 6.12 what a ring takes counts as locked memory, and a limit on that says ENOMEM. */
+static const char *uring_remedy(int error)
+{
+	return error == -ENOMEM ? "raise the limit of locked memory (LimitMEMLOCK=infinity, ulimit -l)"
+				: "allow io_uring (sysctl kernel.io_uring_disabled=0, seccomp), Linux 6.1 or later";
+}
+
 static int way_open(struct tier *tier)
 {
 	const struct tier_way_config config = {
@@ -529,8 +536,8 @@ static int way_open(struct tier *tier)
 	if (r == 0)
 		return 0;
 	if (!tier->config.no_uring)
-		log_warning("tier %s: cannot use io_uring: %s, so it moves one piece at a time; allow io_uring (sysctl "
-			    "kernel.io_uring_disabled=0, seccomp), Linux 6.1 or later", tier->config.name, strerror(-r));
+		log_warning("tier %s: cannot use io_uring: %s, so it moves one piece at a time; %s", tier->config.name,
+			    strerror(-r), uring_remedy(r));
 	tier->way = &tier_way_slow;
 	return tier->way->open(&config, &tier->way_data);
 }
