@@ -302,6 +302,83 @@ START_TEST(what_was_held_at_a_crash_counts_as_its_tenants_until_it_is_let_go)
 }
 END_TEST
 
+/* ---- bytes that are to be written yet -------------------------------------------------------------- */
+
+static const struct seen *begin_store(uint32_t client, uint32_t slot, uint64_t chain, uint32_t n)
+{
+	struct engine_request request = ask_store(w, client, slot, model_of(client), chain, 0, n);
+	const struct seen *seen = submit(w, client, &request);
+
+	world_run(w);
+	return seen;
+}
+
+START_TEST(a_tenant_that_stores_faster_than_disks_write_leaves_the_other_its_share_of_the_arena)
+{
+	const struct seen *fast, *other;
+
+	w = two_tenants((struct world_options){ .tiers = 1 });
+	w->hold[PENDING_WRITE] = true;
+	fast = begin_store(0, 0, 1, 64);	/* half of the arena */
+	ck_assert_uint_eq(fast->answer.n, 64);
+	fast = begin_store(1, 0, 2, 64);
+	ck_assert(!fast->done);
+	other = begin_store(2, 0, 3, 60);
+	ck_assert(other->done);
+	ck_assert_uint_eq(other->answer.n, 60);
+	/* It waits, and is not refused. */
+	w->hold[PENDING_WRITE] = false;
+	world_run(w);
+	ck_assert_uint_eq(fast->answer.n, 64);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(a_tenant_alone_may_fill_the_arena_with_what_is_to_be_written)
+{
+	w = world_new(&(struct world_options){ .tiers = 1 });
+	w->hold[PENDING_WRITE] = true;
+	ck_assert_uint_eq(begin_store(0, 0, 1, 64)->answer.n, 64);
+	ck_assert_uint_eq(begin_store(0, 0, 2, 64)->answer.n, 64);
+	w->hold[PENDING_WRITE] = false;
+	world_free(w);
+}
+END_TEST
+
+static void answer_one_write(void)
+{
+	uint32_t i = 0;
+
+	while (w->pending[i].kind != PENDING_WRITE)
+		ck_assert_uint_lt(++i, w->n_pending);
+	world_answer(w, i);
+	world_run(w);
+}
+
+START_TEST(who_finds_the_arena_full_of_them_takes_turns_with_who_filled_it)
+{
+	const struct seen *mine, *fast = NULL;
+	uint32_t writes = 0;
+
+	w = world_new(&(struct world_options){ .tiers = 1 });
+	w->hold[PENDING_WRITE] = true;
+	begin_store(0, 0, 1, 64);
+	begin_store(0, 0, 2, 64);
+	for (uint32_t slot = 0; slot < 6; slot++)
+		fast = begin_store(0, slot, 10 + slot, 8);
+	mine = begin_store(1, 0, 3, 8);
+	ck_assert(!mine->done);
+	for (; !mine->done; writes++)
+		answer_one_write();
+	/* Every second one that is written makes room for it, however many stores of the other wait. */
+	ck_assert_uint_eq(mine->answer.n, 8);
+	ck_assert_uint_le(writes, 2 * 8 + 1);
+	ck_assert(!fast->done);
+	w->hold[PENDING_WRITE] = false;
+	world_free(w);
+}
+END_TEST
+
 static TCase *bounds(void)
 {
 	TCase *tests = tcase_create("bounds");
@@ -318,6 +395,9 @@ static TCase *bounds(void)
 	tcase_add_test(tests, holds_are_shared_as_leases_are);
 	tcase_add_test(tests, a_tenant_may_pin_its_share_of_the_arena_and_the_rest_serves_the_other);
 	tcase_add_test(tests, what_was_held_at_a_crash_counts_as_its_tenants_until_it_is_let_go);
+	tcase_add_test(tests, a_tenant_that_stores_faster_than_disks_write_leaves_the_other_its_share_of_the_arena);
+	tcase_add_test(tests, a_tenant_alone_may_fill_the_arena_with_what_is_to_be_written);
+	tcase_add_test(tests, who_finds_the_arena_full_of_them_takes_turns_with_who_filled_it);
 	return tests;
 }
 

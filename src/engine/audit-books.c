@@ -5,7 +5,7 @@
 #include "src/engine/audit.h"
 
 /** struct books - of one tenant, counted again. */
-struct books { uint64_t leases, chunks, holds, pinned, entries, records; };
+struct books { uint64_t leases, chunks, holds, pinned, dirty, entries, records; };
 
 static uint64_t dropping_of(const struct engine *e, uint32_t client)
 {
@@ -83,8 +83,11 @@ static void entries_count(struct engine *e, struct books *books)
 		if (entry->pins + entry->io != 0)
 			books[entry->tenant].pinned += mask_bytes(entry_model(e, entry), entry->l1 | entry->filling);
 		books[entry->tenant].entries += (entry->l1 | entry->filling | entry->disk) != 0;
-		for (uint32_t r = entry->records; r != NONE; r = record_of(e, r)->next)
+		for (uint32_t r = entry->records; r != NONE; r = record_of(e, r)->next) {
 			books[entry->tenant].records++;
+			if (record_of(e, r)->flags & RECORD_DIRTY)
+				books[entry->tenant].dirty += record_bytes(e, record_of(e, r));
+		}
 	}
 }
 
@@ -111,6 +114,8 @@ const char *bounds_audit(struct engine *e)
 			return "a tenant's leases, chunks or holds are miscounted";
 		if (books[i].pinned != tenant->pinned)
 			return "a tenant's pinned bytes are miscounted";
+		if (books[i].dirty != tenant->dirty)
+			return "a tenant's dirty bytes are miscounted";
 		if (books[i].entries != tenant->entries.used || books[i].records != tenant->records.used)
 			return "a tenant's chunks or objects are miscounted";
 	}

@@ -6,6 +6,10 @@
  * share, so that none can keep the others out; one tenant alone has everything. Bounds that are configured may
  * exceed what there is together: then it is the operator who lets tenants be in each other's way.
  *
+ * What is stored cannot go before a tier has it, so a tenant's stores wait for their write-back while what is in use
+ * and what is to be written yet are its share of the arena together: what is in use and to be written counts twice,
+ * which lasts no longer than a write. Its users take turns there, as everywhere (run.c), and need no shares.
+ *
  * Within a tenant, a user (all clients of one uid) may take one more as long as it has less than what is
  * left to the tenant: alone it gets half, n greedy ones get 1/(n + 1) each, and whoever comes next always
  * finds some. That needs no number of users and nothing to be configured, and costs one comparison.

@@ -421,16 +421,20 @@ void record_ready(struct engine *e, uint32_t number)
 void record_set_dirty(struct engine *e, uint32_t number, bool dirty)
 {
 	struct record *record = record_of(e, number);
+	struct tenant *tenant = &e->tenants[entry_of(e, record->entry)->tenant];
+	const uint64_t bytes = record_bytes(e, record);
 
 	if (dirty == ((record->flags & RECORD_DIRTY) != 0))
 		return;
 	record->flags ^= RECORD_DIRTY;
 	if (dirty) {
 		e->dirty_objects++;
-		e->dirty_bytes += record_bytes(e, record);
+		e->dirty_bytes += bytes;
+		tenant->dirty += bytes;
 	} else {
 		e->dirty_objects--;
-		e->dirty_bytes -= record_bytes(e, record);
+		e->dirty_bytes -= bytes;
+		tenant->dirty -= bytes;
 		e->room_changed = true;
 	}
 }

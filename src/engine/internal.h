@@ -129,6 +129,7 @@ struct tenant {
 	struct bound entries, records;	/* of the index */
 	uint32_t accounts, row;		/* rows of its accounts, less the others'; one of its rows, in turns */
 	uint64_t pinned_max, pinned;	/* bytes of the arena that cannot be evicted: in use, or under I/O */
+	uint64_t dirty;			/* ... or until they have reached a tier */
 };
 
 /** struct account - a row of the accounting table (account.c). The first rows are the tenants' others. */

@@ -92,6 +92,11 @@ static inline bool bound_is_pinned(const struct tenant *tenant, uint64_t bytes)	
 {
 	return tenant->pinned >= tenant->pinned_max || bytes > tenant->pinned_max - tenant->pinned;
 }
+/* Would @bytes more keep it, together with what is to be written yet, from what others may have? */
+static inline bool bound_is_dirty(const struct tenant *tenant, uint64_t bytes)
+{
+	return tenant->dirty > 0 && bound_is_pinned(tenant, tenant->dirty + bytes);
+}
 static inline struct tenant *tenant_of_client(const struct engine *engine, uint32_t client)
 {
 	return &engine->tenants[engine->clients[client].tenant];

@@ -262,13 +262,16 @@ static enum placed place_part(struct engine *e, struct job *job, uint32_t i, uin
 	struct transfer *t = &job->transfer;
 	struct item *item = &t->items[i];
 	const struct model *model = &e->models[job->model];
-	const uint32_t record = record_make(e, number, item->part);
+	const uint64_t bytes = model->parts[item->part].image_bytes;
+	uint32_t record, unit;
 	enum room why;
-	uint32_t unit;
 
+	if (bound_is_dirty(&e->tenants[model->tenant], bytes))
+		return refuse(t, item, ROOM_WAIT);
+	record = record_make(e, number, item->part);
 	if (record == NONE)
 		return refuse(t, item, no_entry(e));
-	unit = room_arena(e, number, model->parts[item->part].image_bytes, NONE, &why);
+	unit = room_arena(e, number, bytes, NONE, &why);
 	if (unit == NONE) {
 		record_remove(e, record);
 		return refuse(t, item, why);
