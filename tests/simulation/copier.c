@@ -15,7 +15,7 @@
 
 #define EXITED		256	/* in `status`: not by a signal */
 
-/* ---- mail -------------------------------------------------------------------------------------------- */
+/* ---- mail ------------------------------------------------------------------------------------- */
 
 static void mail_put(struct sim_mail *mail, const void *data, uint32_t bytes)
 {
@@ -93,7 +93,7 @@ int copier_say(struct sim_gpu *gpu, void *message, size_t room)
 	return bytes;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------- */
 
 static void forget_all(struct sim_copier *copier)
 {
@@ -116,6 +116,7 @@ void copier_spawn(struct sim_gpu *gpu)
 	copier->pid = ++gpu->sim->gpus->last_pid;
 	copier->closed = copier->alone = copier->hangs = copier->asleep = false;
 	copier->stuck_ns = 0;
+	copier->extents = 0;
 	copier->hangs = gpu_draws(gpu, gpu->mood.hang);
 }
 
@@ -169,7 +170,7 @@ static void end_by_fault(struct sim_gpu *gpu, const char *why)
 	copier_die(gpu, EXITED + 1);
 }
 
-/* ---- what it is told ------------------------------------------------------------------------------------ */
+/* ---- what it is told -------------------------------------------------------------------------- */
 
 struct sim_import *copier_import_find(struct sim_copier *copier, uint32_t number)
 {
@@ -306,6 +307,7 @@ static void take_message(struct sim_gpu *gpu)
 		close_pool(gpu, number->number);
 		break;
 	case WIRE_EXTENT:
+		gpu->copier.extents++;
 		break;
 	default:
 		sim_fail(gpu->sim, "GPU %u: a message of type %u", gpu->number, number->header.type);
@@ -314,7 +316,7 @@ static void take_message(struct sim_gpu *gpu)
 	gpu->stirred = true;	/* there is room in the socket again */
 }
 
-/* ---- steps -------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------ */
 
 /* UP, or why not; then it may be spoken to. */
 static void start_step(struct sim_gpu *gpu)

@@ -11,7 +11,7 @@
 #define HANG_MS		3u
 #define IDLE_NS		40000000ull
 
-/* ---- the world's faults ------------------------------------------------------------------------------- */
+/* ---- the world's faults ----------------------------------------------------------------------- */
 
 bool gpu_draws(struct sim_gpu *gpu, uint32_t permyriad)
 {
@@ -37,7 +37,7 @@ static void mood_make(struct sim *sim, struct sim_mood *mood)
 	mood->call = sim_chance(random, 500) ? sim_below(random, 300) : 0;
 }
 
-/* ---- layouts --------------------------------------------------------------------------------------------- */
+/* ---- layouts ---------------------------------------------------------------------------------- */
 
 /* A plane a layer, of 8 bytes a block: as copies of the host's pools have it. */
 static void layout_make(struct sim *sim, uint32_t m)
@@ -64,7 +64,7 @@ static void layout_make(struct sim *sim, uint32_t m)
 	}
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------- */
 
 static struct sim *closing_for;		/* the backend's way to close descriptors has no other word of it */
 
@@ -174,7 +174,7 @@ void gpus_free(struct sim *sim)
 	sim->gpus = NULL;
 }
 
-/* ---- asking ---------------------------------------------------------------------------------------------------- */
+/* ---- asking ----------------------------------------------------------------------------------- */
 
 static uint64_t ask(struct sim *sim, uint32_t client, uint32_t pool, uint64_t birth, int what)
 {
@@ -306,7 +306,7 @@ static void made_known(struct sim *sim, uint32_t client, uint32_t pool)
 	pools_known(sim, client, pool);
 }
 
-/* ---- answers ----------------------------------------------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------------------------- */
 
 static void closed(struct sim *sim, uint32_t client, uint32_t pool)
 {
@@ -351,7 +351,7 @@ void gpu_take_answer(struct sim *sim, const struct device_answer *answer)
 	}
 }
 
-/* ---- closing ------------------------------------------------------------------------------------------------------ */
+/* ---- closing ---------------------------------------------------------------------------------- */
 
 static void view_close(struct sim *sim, uint32_t client, uint32_t pool)
 {

@@ -8,7 +8,7 @@
 #define LEAP_NS		700000000ull	/* time passes at most that fast while somebody hangs */
 #define EVENTS		32u
 
-/* ---- copies --------------------------------------------------------------------------------------------------------- */
+/* ---- copies ----------------------------------------------------------------------------------- */
 
 static bool has_lost(const struct sim *sim, const struct engine_copy *copy)
 {
@@ -171,7 +171,7 @@ static void take_along(struct sim *sim, const struct sim_gpu *dying)
 	}
 }
 
-/* ---- the two threads ----------------------------------------------------------------------------------------------- */
+/* ---- the two threads -------------------------------------------------------------------------- */
 
 static bool core_looks(struct sim *sim)
 {
@@ -222,7 +222,7 @@ static bool is_due(const struct sim *sim, const struct sim_gpu *gpu)
 	return gpu->device && (gpu->stirred || sim->now_ns >= gpu->next_ns);
 }
 
-/* ---- while the world is busy ------------------------------------------------------------------------------------------ */
+/* ---- while the world is busy ------------------------------------------------------------------ */
 
 /* Somebody hangs, or is not started again yet: else worlds would end before that does. */
 static void leap(struct sim *sim)
@@ -278,7 +278,7 @@ void gpus_step(struct sim *sim)
 		register_again(sim);
 }
 
-/* ---- in a calm --------------------------------------------------------------------------------------------------------- */
+/* ---- in a calm -------------------------------------------------------------------------------- */
 
 /* Something will happen without time passing. */
 bool gpus_awake(const struct sim *sim)
@@ -348,43 +348,69 @@ void gpus_wait(struct sim *sim)
 {
 	const uint64_t due = gpus_due(sim);
 
+	if (core_looks(sim))
+		sim_fail(sim, "the core sleeps, and nobody has woken it for what it has to take");
 	if (sim->roomy || due == UINT64_MAX)
 		sim_fail(sim, "asleep, but %u things are under way and %u answers of devices awaited", sim->n_pending,
 			 sim->gpus->n_asks);
 	sim->now_ns = due > sim->now_ns ? due : sim->now_ns;
 }
 
-/* Nobody waits, nothing moves: what is imported is what clients have, and each place has its descriptors. */
-void gpus_check(struct sim *sim)
+/* Nobody waits for it, so time will not pass for it here: its copier hangs, or could not be told something yet. */
+static bool is_behind(const struct sim_gpu *gpu)
 {
-	uint32_t known[SIM_GPUS] = { 0 }, fences = 0, open = 0;
-	bool hangs = false;		/* and nobody waits for it: what it has is given back when it has been replaced */
+	return gpu->device && (gpu->copier.hangs || gpu->device->minder.again_ns != UINT64_MAX);
+}
+
+/* Each pool that is known, and how many descriptors of fences there must be, the worker's and the backend's. */
+static uint32_t check_places(struct sim *sim, uint32_t known[SIM_GPUS])
+{
+	uint32_t fences = 0;
 
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
 		for (uint32_t p = 0; p < SIM_MODELS * SIM_PARTS; p++) {
 			const struct sim_place *place = &sim->gpus->places[c][p];
+			const struct sim_gpu *gpu = place->gpu;
 
 			if (place->state == PLACE_NONE)
 				continue;
 			if (place->state != PLACE_KNOWN)
 				sim_fail(sim, "pool %u of client %u is neither known nor gone in a calm", p, c);
-			known[place->gpu->number - 1]++;
+			known[gpu->number - 1]++;
 			fences += 2;
-			if (place->gpu->copier.state == COPIER_UP && !place->gpu->copier.hangs &&
-			    gpu_is_up(place->gpu) &&
-			    !copier_imports(place->gpu, c, p, place->birth) && !sim->clients[c].pools[p].dead &&
+			if (gpu->copier.state == COPIER_UP && gpu_is_up(gpu) && !is_behind(gpu) &&
+			    !copier_imports(gpu, c, p, place->birth) && !sim->clients[c].pools[p].dead &&
 			    !atomic_load(&((struct gpu_pool *)place->view->of)->lost))
 				sim_fail(sim, "pool %u of client %u is known, but its GPU's copier has not imported it", p, c);
 		}
+	return fences;
+}
+
+/* Nobody waits, nothing moves: what is imported is what clients have, and each place has its descriptors. */
+void gpus_check(struct sim *sim)
+{
+	uint32_t known[SIM_GPUS] = { 0 }, open = 0, extents = 0;
+	const uint32_t fences = check_places(sim, known);
+	bool behind = false;
+
+	for (uint32_t i = 0; i < sim->config.extents; i++)
+		extents += sim->extent_added[i];
 	for (uint32_t i = 0; i < SIM_GPUS; i++) {
-		hangs |= sim->gpus->gpu[i].copier.hangs;
-		if (copier_import_count(&sim->gpus->gpu[i]) > known[i] && !sim->gpus->gpu[i].copier.hangs)
+		const struct sim_gpu *gpu = &sim->gpus->gpu[i];
+
+		behind |= is_behind(gpu);
+		if (is_behind(gpu) || gpu->copier.state != COPIER_UP || gpu->copier.alone)
+			continue;
+		if (gpu->copier.extents != extents)
+			sim_fail(sim, "GPU %u: %u extents are populated, and its copier was told of %u", i + 1, extents,
+				 gpu->copier.extents);
+		if (copier_import_count(gpu) > known[i])
 			sim_fail(sim, "GPU %u: %u regions are imported, but clients have %u", i + 1,
-				 copier_import_count(&sim->gpus->gpu[i]), known[i]);
+				 copier_import_count(gpu), known[i]);
 	}
 	for (uint32_t i = 0; i < SIM_FDS; i++)
 		open += sim->gpus->fds[i].kind == FD_FENCE;
-	if (open != fences && !hangs)
+	if (open != fences && !behind)
 		sim_fail(sim, "%u fences are open, and there should be %u", open, fences);
 }
 

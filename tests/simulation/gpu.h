@@ -1,8 +1,8 @@
 /*
  * Two GPUs in the simulated world, as engine and broker see them.
  *
- * Real: the broker's half of a GPU, all of it (src/device/cuda/cuda.c, registry.c, minder.c, pool.c, the layout of
- * wire.h, queues and bells). Every system call that it makes is led here by the linker (--wrap) and answered by the
+ * Real: the broker's half of a GPU, all of it (src/device/cuda/cuda.c, registry.c, minder.c, lane.c, src/device/pool.c,
+ * the layout of wire.h, queues and bells). Every system call that it makes is led here by the linker (--wrap) and answered by the
  * simulation: there is no process, no descriptor, no socket, no thread.
  *
  * Simulated:
@@ -20,8 +20,9 @@
  * What must hold, whatever happens to one GPU (looked at in gpu.c unless another room is named):
  * - each copy that a device was given ends in one DONE; it fails only if it was cancelled, or something happened to it
  *   or to its own GPU;
- * - nothing is moved for a copy that is DONE, and nothing for a pool or region that was said to be closed (copier.c, runs.c);
- * - who registers something is answered once; a region that is gone is imported by nobody and has no descriptor open (devices.c);
+ * - nothing is moved for a copy that is DONE, nor for a pool or region that was said to be closed (copier.c, runs.c);
+ * - who registers something is answered once (devices.c); a region that is gone is imported by nobody and has no
+ *   descriptor open; a copier that is up knows every extent of the arena, once;
  * - a job whose deadline has passed is ENDING, though its device hangs, and DONE when that has let go;
  * - a GPU without regions has no copier after a while, and a broker that stops leaves no process and no descriptor.
  */
@@ -40,7 +41,7 @@
 #define SIM_ASKS	1024u
 #define SIM_VMM_FDS	2u		/* of a region that is handed over as descriptors */
 
-/* ---- the copier process ------------------------------------------------------------------------- */
+/* ---- the copier process ----------------------------------------------------------------------- */
 
 /*
  * NONE -> STARTING -> UP -> DYING -> ZOMBIE -> NONE (reaped). DYING: no program runs any more, but the device may
@@ -84,7 +85,6 @@ struct sim_copier {
 	pid_t pid;
 	int status;			/* of its end: a signal, or an exit status and 256 */
 	struct wire_start start;
-	bool greeted;			/* it has START */
 	bool closed;			/* its end of the pair is */
 	bool alone;			/* the broker's end is */
 	bool hangs;			/* in the driver: nothing is heard of it any more */
@@ -95,9 +95,10 @@ struct sim_copier {
 	struct sim_view views[SIM_IMPORTS];
 	struct sim_run runs[SIM_RUNS];
 	uint64_t begun;
+	uint32_t extents;		/* that it was told of */
 };
 
-/* ---- a GPU ---------------------------------------------------------------------------------------- */
+/* ---- a GPU ------------------------------------------------------------------------------------ */
 
 /* What is drawn for a GPU of a world; permille of its steps, or of what is asked. */
 struct sim_mood {
@@ -155,7 +156,7 @@ struct sim_gpus {
 	pid_t last_pid;
 };
 
-/* ---- kernel.c -------------------------------------------------------------------------------------- */
+/* ---- kernel.c --------------------------------------------------------------------------------- */
 
 /* From now on calls are those that the backend of @gpu makes; NULL: there should be none. */
 void kernel_enter(struct sim_gpu *gpu);
@@ -163,7 +164,7 @@ int kernel_open(struct sim *sim, enum sim_fd_kind kind);	/* a descriptor of the 
 void kernel_close(struct sim *sim, int fd);
 bool kernel_is_open(const struct sim *sim, int fd);
 
-/* ---- copier.c --------------------------------------------------------------------------------------- */
+/* ---- copier.c --------------------------------------------------------------------------------- */
 
 void copier_spawn(struct sim_gpu *gpu);
 void copier_take(struct sim_gpu *gpu, const void *message);	/* the broker has sent it */
@@ -181,7 +182,7 @@ uint32_t copier_import_count(const struct sim_gpu *gpu);
 struct sim_import *copier_import_find(struct sim_copier *copier, uint32_t number);
 struct sim_view *copier_view_find(struct sim_copier *copier, uint32_t number);
 
-/* ---- runs.c: its copies ------------------------------------------------------------------------------ */
+/* ---- runs.c: its copies ----------------------------------------------------------------------- */
 
 bool runs_take_command(struct sim_gpu *gpu);	/* a copy, or the cancel of one; false: there is none */
 bool runs_go_on(struct sim_gpu *gpu);		/* any of them, by some items; false: none can */
@@ -201,7 +202,7 @@ static inline bool gpu_is_up(const struct sim_gpu *gpu)
 	return atomic_load(&gpu->device->lane_is) != LANE_NONE && !atomic_load(&gpu->device->lane->retired);
 }
 
-/* ---- devices.c, gpu.c: what these need --------------------------------------------------------------------- */
+/* ---- devices.c, gpu.c: what these need -------------------------------------------------------- */
 
 static inline struct sim_gpu *gpu_of(const struct sim *sim, uint32_t device)
 {

@@ -54,7 +54,7 @@ int __wrap_wire_send(int fd, bool wait, const void *message, const int *fds, uin
 int __wrap_wire_receive(int fd, void *message, size_t room, int *fds, uint32_t *n_fds);
 __attribute__((format(printf, 2, 3))) void __wrap_log_at(enum log_level level, const char *format, ...);
 
-/* ---- descriptors ------------------------------------------------------------------------------------ */
+/* ---- descriptors ------------------------------------------------------------------------------ */
 
 void kernel_enter(struct sim_gpu *gpu)
 {
@@ -165,7 +165,7 @@ struct wire_segment *__wrap_wire_segment_make(void *memory, uint32_t commands, u
 	return __real_wire_segment_make(memory, RING_ENTRIES, RING_ENTRIES, ITEM_BYTES);
 }
 
-/* ---- bells ------------------------------------------------------------------------------------------- */
+/* ---- bells ------------------------------------------------------------------------------------ */
 
 int __wrap_eventfd(unsigned int value, int flags)
 {
@@ -211,7 +211,7 @@ int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
 	return 0;
 }
 
-/* ---- processes ----------------------------------------------------------------------------------------- */
+/* ---- processes -------------------------------------------------------------------------------- */
 
 int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
 		       const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[])
@@ -298,7 +298,7 @@ int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout)
 	return 1;
 }
 
-/* ---- the pair -------------------------------------------------------------------------------------------- */
+/* ---- the pair --------------------------------------------------------------------------------- */
 
 int __wrap_socketpair(int domain, int type, int protocol, int pair[2])
 {

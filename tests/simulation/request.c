@@ -136,7 +136,7 @@ void request_fill(struct sim *sim, uint32_t number, struct sim_slot *slot, uint3
 				oracle_word(sim, slot->model, slot->epoch, slot->keys[c], part, layer, b);
 }
 
-/* ---- ready words --------------------------------------------------------------------------------- */
+/* ---- ready words ------------------------------------------------------------------------------ */
 
 /* Each block of the job, in each layer of its pool, holds @word from now on, and the worker knows. */
 static void scribble(struct sim *sim, uint32_t number, const struct sim_slot *slot, uint64_t word)

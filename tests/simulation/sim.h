@@ -26,10 +26,12 @@
  * What an oracle would notice is worth nothing if no world comes there: sim_reach() counts that the corners
  * of SIM_REACHES are reached, and `sim --worlds N --cover` fails if one is not.
  *
- * Rooms: memory.c (arena, tiers, tables, who touches what), ports.c (what is under way and how it
- * goes on), client.c (what clients ask), request.c (blocks, segments, ready words), pools.c, chain.c (chained lookups,
- * renewals, thefts), gpu.c, devices.c, copier.c, runs.c, kernel.c (GPUs: gpu.h says what is real of them), bulk.c (thousands of blocks, rushes), oracle.c (what answers must be), inside.c (what only the engine's inside shows: whose turn it is), world.c (making a
- * world, crashes, admin), calm.c (the shell that sleeps; the end), main.c (options, steps).
+ * Rooms: memory.c (arena, tiers, tables, who touches what), ports.c (what is under way and how it goes on),
+ * client.c (what clients ask), request.c (blocks, segments, ready words), pools.c (registered, dropped, dead),
+ * chain.c (chained lookups, renewals, thefts), bulk.c (thousands of blocks, rushes), gpu.c, devices.c, copier.c, runs.c,
+ * kernel.c (GPUs: gpu.h says what is real of them), oracle.c (what answers must be), inside.c (what only the engine's
+ * inside shows: whose turn it is), world.c (making a world, crashes, admin), calm.c (the shell that sleeps; the end),
+ * main.c (options, steps).
  */
 #ifndef STOKER_TESTS_SIMULATION_SIM_H
 #define STOKER_TESTS_SIMULATION_SIM_H
