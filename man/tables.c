@@ -66,7 +66,7 @@ static void setting(const char *key, const char *type, const char *fallback, con
 	if (*fallback)
 		printf(".br\nDefault: %s.\n", fallback);
 	if (strcmp(when, "RELOAD") == 0)
-		puts("Can be reloaded.");
+		puts(*fallback ? "Can be reloaded." : ".br\nCan be reloaded.");
 }
 
 #define SETTING_ROW(key, type, fallback, min, max, when, meaning) setting(#key, #type, fallback, #when, meaning);
