@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -106,6 +107,18 @@ START_TEST(an_arena_leaves_room_for_what_else_is_in_dev_shm)
 		raw_close(&raw);
 		ck_assert_int_eq(whole_end(life ? SIGTERM : SIGKILL), life ? 0 : 1000 + SIGKILL);
 	}
+}
+END_TEST
+
+START_TEST(too_few_open_files_are_told_before_anything_is_begun)
+{
+	const struct rlimit limit = { 60, 60 };
+	char said[128];
+
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	ck_assert_int_eq(whole_run(said, sizeof(said)), 1);
+	ck_assert_str_eq(said, "");
+	ck_assert_uint_eq(whole_logged("60 open files are too few"), 1);
 }
 END_TEST
 
@@ -370,6 +383,7 @@ int main(void)
 	tcase_add_test(tests, it_says_ready_alone_and_ends_with_0_leaving_the_arena_alone);
 	tcase_add_test(tests, a_name_in_use_is_exit_3_and_harms_nobody);
 	tcase_add_test(tests, so_it_is_where_the_other_has_another_runtime_directory);
+	tcase_add_test(tests, too_few_open_files_are_told_before_anything_is_begun);
 	tcase_add_test(tests, an_arena_leaves_room_for_what_else_is_in_dev_shm);
 	tcase_add_test(tests, bad_options_and_sizes_are_exit_2);
 	tcase_add_test(tests, a_directory_that_cannot_be_had_is_exit_1);

@@ -29,6 +29,7 @@
 #include "src/common/size.h"
 #include "src/engine/engine.h"
 
+#define FILES_MIN	64u	/* files of a broker without clients, and a few more for what it opens in passing */
 #define FILES_MAX	16384u	/* descriptors of clients that are kept open */
 
 /* ---- sizes ------------------------------------------------------------------------------------- */
@@ -213,11 +214,29 @@ static int core_make(struct broker *broker, char *why)
 	return 0;
 }
 
+/*
+ * With fewer it would come up and find one thing after the other missing: the models that it should remember, or
+ * io_uring.
+ */
+static int files_are_enough(const struct broker *broker, char *why)
+{
+	const uint64_t least = FILES_MIN + 8 * broker->config.n_tiers;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= least)
+		return 0;
+	snprintf(why, BROKER_WHY, "%" PRIu64 " open files are too few for a broker: raise the limit to %" PRIu64 " at least "
+		 "(ulimit -n, LimitNOFILE=)", (uint64_t)limit.rlim_cur, least);
+	return -EMFILE;
+}
+
 static int come_up(struct broker *broker, char *why)
 {
 	const struct config_broker *config = &broker->config.broker;
 	int r = socket_path(broker, why);
 
+	if (r == 0)
+		r = files_are_enough(broker, why);
 	if (r == 0)
 		r = arena_size(broker, why);
 	if (r < 0)
