@@ -224,6 +224,7 @@ void calm(struct sim *sim)
 		if (stirred || more || sim->now_ns >= engine_deadline(sim->engine)) {
 			more = sim_turn(sim);
 			stirred = false;
+			gpus_calm(sim);
 		}
 		sim->now_ns += 1000;
 		if (sim_chance(&sim->random, 500))

@@ -312,7 +312,7 @@ bool gpus_work(struct sim *sim)
 	return any;
 }
 
-/* The core has not armed its bells while it was busy. */
+/* The core is awake: it looks, and arms its bells before it sleeps again. */
 void gpus_calm(struct sim *sim)
 {
 	sim->gpus->core_rung = true;
