@@ -53,8 +53,10 @@ static const uint32_t block_counts[] = { 1, 16, 256, 4096 };
 enum direction { LOAD, STORE, BOTH, DIRECTIONS };
 static const char *const direction_names[] = { "load", "store", "both" };
 
+enum left_out { MEASURED, TOO_LARGE, TOO_LATE };
 struct point {
-	uint32_t block_bytes, blocks, rounds;	/* rounds: 0: not measured */
+	uint32_t block_bytes, blocks, rounds;
+	uint32_t left_out;		/* enum left_out */
 	struct gpu_times ns[DIRECTIONS];	/* of all rounds */
 	uint32_t rounds_both;
 };
@@ -191,6 +193,27 @@ static void tell_point(const struct point *point)
 	}
 }
 
+/* What a transfer takes: pools of four on the device, and an arena of four at least. */
+static const char *why_left_out(const struct point *point, char *text, size_t bytes)
+{
+	const uint64_t transfer = (uint64_t)point->block_bytes * point->blocks;
+
+	if (point->left_out == TOO_LARGE)
+		snprintf(text, bytes, "a transfer of %" PRIu64 " MiB is more than --transfer allows (%" PRIu64 " MiB); it takes "
+			 "four times as much of the GPU's memory and of the arena", transfer >> 20, options.transfer >> 20);
+	else
+		snprintf(text, bytes, "there was no time left for it (--budget)");
+	return text;
+}
+
+static void tell_left_out(const struct point *point)
+{
+	char why[200];
+
+	progress("{\"block_bytes\": %u, \"blocks\": %u, \"skipped\": \"%s\"}\n", point->block_bytes, point->blocks,
+		 why_left_out(point, why, sizeof(why)));
+}
+
 static int measure_point(struct point *point, uint32_t block_bytes, uint32_t blocks)
 {
 	int r = gpu_mover_point(&mover, block_bytes, blocks);
@@ -242,9 +265,17 @@ static int measure_all(void)
 		r = measure_latency("16m", 262144, 64, &figures->large);
 	for (uint32_t s = 0; s < sizeof(block_sizes) / sizeof(block_sizes[0]); s++) {
 		for (uint32_t c = 0; r == 0 && c < sizeof(block_counts) / sizeof(block_counts[0]); c++) {
-			if ((uint64_t)block_sizes[s] * block_counts[c] > options.transfer || (figures->n_points && is_late()))
-				continue;
-			r = measure_point(&figures->points[figures->n_points], block_sizes[s], block_counts[c]);
+			struct point *point = &figures->points[figures->n_points];
+
+			*point = (struct point){ .block_bytes = block_sizes[s], .blocks = block_counts[c] };
+			if ((uint64_t)block_sizes[s] * block_counts[c] > options.transfer)
+				point->left_out = TOO_LARGE;
+			else if (figures->n_points && is_late())
+				point->left_out = TOO_LATE;
+			else
+				r = measure_point(point, block_sizes[s], block_counts[c]);
+			if (r == 0 && point->left_out)
+				tell_left_out(point);
 			figures->n_points += r == 0;
 		}
 	}
@@ -367,6 +398,12 @@ static void report_latency(struct report *report, const char *name, const struct
 	}
 }
 
+/* What was not measured is null, never 0. */
+static void set_rate(json_t *row, const char *name, const struct point *point, double value)
+{
+	json_object_set_new(row, name, point->left_out ? json_null() : json_real(value));
+}
+
 static json_t *points_json(void)
 {
 	json_t *list = json_array();
@@ -377,14 +414,18 @@ static json_t *points_json(void)
 		for (uint32_t d = 0; d < DIRECTIONS; d++) {
 			const uint64_t rounds = d == BOTH ? 2 * point->rounds_both : point->rounds;
 			const uint64_t bytes = rounds * point->block_bytes * point->blocks;
+			const struct gpu_times *ns = &point->ns[d];
 			json_t *row = json_object();
+			char why[200];
 
 			json_object_set_new(row, "block_bytes", json_integer(point->block_bytes));
 			json_object_set_new(row, "blocks", json_integer(point->blocks));
 			json_object_set_new(row, "direction", json_string(direction_names[d]));
-			json_object_set_new(row, "bytes_per_s", json_real(rate(bytes, point->ns[d].stoker)));
-			json_object_set_new(row, "plain_bytes_per_s", json_real(rate(bytes, point->ns[d].whole)));
-			json_object_set_new(row, "pieces_bytes_per_s", json_real(rate(bytes, point->ns[d].pieces)));
+			set_rate(row, "bytes_per_s", point, rate(bytes, ns->stoker));
+			set_rate(row, "plain_bytes_per_s", point, rate(bytes, ns->whole));
+			set_rate(row, "pieces_bytes_per_s", point, rate(bytes, ns->pieces));
+			if (point->left_out)
+				json_object_set_new(row, "skipped", json_string(why_left_out(point, why, sizeof(why))));
 			json_array_append_new(list, row);
 		}
 	}
