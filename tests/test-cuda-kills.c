@@ -21,7 +21,7 @@
 static uint32_t kills(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	return getenv("STOKER_CHECK_LONG") ? 200 : 40;
+	return getenv("STOKER_CHECK_LONG") ? 200 : 20;
 #else
 	return 200;
 #endif
@@ -92,10 +92,13 @@ static struct use { uint64_t memory; uint32_t imports, broker_fds, copier_fds; p
 
 static void use_note(void)
 {
+	struct control_gpu row;
 	int said;
 
 	before.stays = worker(0, 1000000, &said);
 	await_word(said);
+	/* While extents are registered the fake has one file more open now and then. */
+	await(control_read_gpu(whole_page(), 0, &row) && row.registered_bytes == whole_gauge(STOKER_GAUGE_ARENA_BYTES));
 	before.memory = fake_cuda_memory(rig_directory, 0);
 	before.imports = fake_cuda_imports(rig_directory, 0);
 	before.copier = gpu_copier();

@@ -13,6 +13,10 @@ if ! command -v timeout >/dev/null; then
 	echo "timeout is not installed"
 	exit 77
 fi
+if grep -q '^#define STOKER_SANITIZE_THREAD 1' "$top_builddir/config.h" 2>/dev/null; then
+	echo "it takes some ten minutes under ThreadSanitizer, which sees its parts in test-cuda-*"
+	exit 77
+fi
 work=$(mktemp -d)
 FAKE_CUDA_DIR=$(mktemp -d /dev/shm/stoker-gpu-check-XXXXXX)
 export FAKE_CUDA_DIR
