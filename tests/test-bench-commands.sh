@@ -116,16 +116,20 @@ done
 printf '{"timestamp": 1, "hash_ids": [1, 2, 3, 4]}\n' >"$work/trace"
 for command in "policy --trace $work/trace --capacity 100%" "policy --trace $work/trace --capacity 100% --format json" \
 	--help --version "index --help"; do
+	read -ra words <<<"$command"
 	for how in full closed pipe; do
 		status=0
 		case $how in
-		# shellcheck disable=SC2086 # they are several
-		full) "$bench" $command >/dev/full 2>"$work/error" || status=$? ;;
-		# shellcheck disable=SC2086
-		closed) "$bench" $command >&- 2>"$work/error" || status=$? ;;
-		# shellcheck disable=SC2086
-		pipe) { sleep 0.1; "$bench" $command 2>"$work/error" || status=$?; echo $status >"$work/status"; } | :
-			status=$(cat "$work/status") ;;
+		full) "$bench" "${words[@]}" >/dev/full 2>"$work/error" || status=$? ;;
+		closed) "$bench" "${words[@]}" >&- 2>"$work/error" || status=$? ;;
+		pipe)
+			{
+				sleep 0.1
+				"$bench" "${words[@]}" 2>"$work/error" || status=$?
+				echo $status >"$work/status"
+			} | :
+			status=$(cat "$work/status")
+			;;
 		esac
 		((status == 1)) || fail "$command: exit status $status with its stdout $how"
 		grep -q 'could not write' "$work/error" || fail "$command: nothing is said with its stdout $how"

@@ -11,12 +11,7 @@ err=$(mktemp)
 failed=0
 socket=$out.socket
 server=
-finish()
-{
-	end_server
-	rm -f "$out" "$err" "$socket" "/dev/shm$name"
-}
-trap finish EXIT
+trap 'end_server; rm -f "$out" "$err"' EXIT
 
 end_server()
 {
@@ -120,13 +115,13 @@ fails()
 for command in status clients stat '--json status' '--json clients' '--json stat' --help --version; do
 	# shellcheck disable=SC2086
 	"$ctl" --name "$name" $command >/dev/full 2>"$err"
-	fails $? "full" $command
+	fails $? full "$command"
 	# shellcheck disable=SC2086
 	"$ctl" --name "$name" $command >&- 2>"$err"
-	fails $? "closed" $command
+	fails $? closed "$command"
 	# shellcheck disable=SC2086
 	{ sleep 0.1; "$ctl" --name "$name" $command 2>"$err"; echo $? >"$out"; } | :
-	fails "$(cat "$out")" "pipe" $command
+	fails "$(cat "$out")" pipe "$command"
 done
 
 rm -f "/dev/shm$name"
