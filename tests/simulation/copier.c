@@ -388,7 +388,7 @@ static bool fate(struct sim_gpu *gpu)
 		if (copier_has_runs(gpu))
 			sim_reach(sim, SIM_REACH_GPU_STICKY);
 		end_by_fault(gpu, "the device's context was lost");
-	} else if (gpu_draws(gpu, gpu->mood.hang)) {
+	} else if (gpu_draws(gpu, gpu->mood.hang * (1 + 16 * gpu->copier.in.n))) {	/* most of all in what it is told to do */
 		gpu->copier.hangs = true;
 	} else if (gpu->copier.stuck_ns == 0 && copier_has_runs(gpu) && gpu_draws(gpu, gpu->mood.stick)) {
 		gpu->copier.stuck_ns = sim->now_ns;

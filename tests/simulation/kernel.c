@@ -22,7 +22,7 @@
 #include "tests/simulation/gpu.h"
 
 #define RING_ENTRIES	8u	/* of commands and of events: so few that they are full now and then */
-#define SOCKET_MESSAGES	8u	/* that a socket holds */
+#define SOCKET_MESSAGES	4u	/* that a socket holds */
 #define ITEM_BYTES	(1ull << 19)	/* the largest copy has a third of that */
 
 static struct sim_gpu *caller;
@@ -342,8 +342,11 @@ int __wrap_wire_send(int fd, bool wait, const void *message, const int *fds, uin
 	}
 	if (caller->copier.closed)
 		return -EPIPE;
-	if (caller->copier.in.n >= SOCKET_MESSAGES)
+	if (caller->copier.in.n >= SOCKET_MESSAGES) {
+		if (caller->copier.hangs)
+			sim_reach(caller->sim, SIM_REACH_GPU_FULL);
 		return -EAGAIN;
+	}
 	if (gpu_draws(caller, caller->mood.call))
 		return -ENOBUFS;
 	copier_take(caller, message);

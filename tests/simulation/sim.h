@@ -117,6 +117,7 @@ static inline bool sim_chance(struct sim_random *random, uint32_t permille)
 	R(GPU_STUCK,	"a device hung, and its copier said so and ended") \
 	R(GPU_HUNG,	"a driver hung with copies under way, and its copier was replaced") \
 	R(GPU_DEADLINE,	"... a deadline passed meanwhile: ENDING, and DONE after that") \
+	R(GPU_FULL,	"... or its socket was full by then") \
 	R(GPU_NEVER_UP,	"a copier could not open its device, or hung there") \
 	R(GPU_DOWN,	"a copy was asked for while its GPU had no copier") \
 	R(GPU_BOTH,	"both GPUs went down at once") \
