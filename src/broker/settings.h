@@ -19,7 +19,8 @@
 	S(runtime_directory,  TEXT,   "",  0, 0, START, "directory of socket and locks; root: /run/stoker, else $XDG_RUNTIME_DIR/stoker or /tmp/stoker-UID") \
 	S(state_directory,    TEXT,   "",  0, 0, START, "directory of what outlives a broker; root: /var/lib/stoker, else $XDG_STATE_HOME/stoker or ~/.local/state/stoker") \
 	S(log_level,          LEVEL,  "info", 0, 0, RELOAD, "what is logged: error, warning, info or debug") \
-	S(threads,            COUNT,  "2", 1, 64, START, "helper threads that copy and make checksums") \
+	S(threads,            COUNT,  "2", 1, 64, START, "helper threads that copy and make checksums; as " \
+	  "many again for each other uid that registers memory") \
 	S(spin_us,            COUNT,  "50", 0, 1000000, START, "microseconds for which a client stays polled after its last request") \
 	S(drain_timeout_ms,   COUNT,  "10000", 0, 3600000, RELOAD, "how long a stopping broker writes back before it gives up")
 

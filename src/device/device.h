@@ -55,7 +55,7 @@ struct device_host {
 	uint64_t arena_bytes;
 	int arena_fd;
 	struct bell *bell;		/* ring it when there is something to reap */
-	uint32_t threads;		/* helper threads, 1 to 64 */
+	uint32_t threads;		/* helper threads, 1 to 64; the host's: as many for each uid */
 	uint32_t copies;		/* copies under way at once, at most; a GPU's have lower numbers than this */
 	uint64_t piece_bytes;		/* cut copies into pieces of about this many bytes */
 	uint32_t checks;		/* seals and verifies under way at once, at most; 0: 1,024 */

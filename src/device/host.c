@@ -8,6 +8,11 @@
  * (turns.h). The least urgent gets a piece now and then, because a store that never ends pins a worker's
  * blocks, and what is never sealed can never be written back.
  *
+ * To touch a client's memory may take as long as that client likes, whatever is checked before: who punches
+ * a hole into its file makes others who touch that memory wait for the end of it, and who punches at the lowest
+ * priority on a busy processor never ends. So each uid has a crew of helpers of its own, which nobody else
+ * waits for, and the broker's own uid, and root, share one with the checks, which touch the arena alone.
+ *
  * Invariants: copy() and device_check() that returned 0 are answered by exactly one DONE or CHECKED,
  * from reap() alone; when DONE is told, no helper knows the copy any more; what is told of a copy never
  * falls; a pool's death is told once, before the DONE of the copy that met it. A call hands out a
@@ -23,6 +28,7 @@
 #include "src/device/copy.h"
 #include "src/device/guard.h"
 #include "src/device/image.h"
+#include "src/device/refuse.h"
 #include "src/device/region.h"
 #include "src/device/turns.h"
 
@@ -32,6 +38,7 @@
 #define CHECKS		1024u
 #define HAND_OUT_MAX	64u	/* pieces that one call hands out */
 #define TAKE_BACK_MAX	256u	/* and takes back */
+#define CREWS_MAX	16u	/* further uids share one with others */
 
 /* In the order of their urgency; eight priorities each. */
 enum job_class { JOB_RETRIEVE, JOB_VERIFY, JOB_STORE, JOB_SEAL };
@@ -39,6 +46,7 @@ enum job_class { JOB_RETRIEVE, JOB_VERIFY, JOB_STORE, JOB_SEAL };
 /** struct job - a copy or a check: in a queue while it has something to hand out. */
 struct job {
 	struct turn turn;	/* first */
+	struct crew *crew;	/* who does it */
 	struct job *next;	/* of a free one: the next free */
 	struct job *tell_next;
 	bool is_check;
@@ -65,20 +73,26 @@ struct job_list {
 	struct job *first, *last;
 };
 
+/** struct crew - helpers, and whose turn it is with them. Made by the control thread, then the core thread's. */
+struct crew {
+	uid_t uid;			/* the control thread's */
+	struct workers *workers;
+	struct copy_piece *pieces, *free_pieces;
+	struct turns turns;
+};
+
 struct device {
 	struct device_host host;
 	struct region_rules rules;
-	struct workers *workers;
+	struct crew crews[CREWS_MAX];	/* the first: of our own uid, of root, and of the checks */
+	_Atomic uint32_t n_crews;	/* those are whole */
 	bool guarded;
 	struct copy_job *copies;
 	uint32_t copies_used;		/* of them: what comes behind has never been touched */
 	struct check_job *checks;
-	struct copy_piece *pieces;
 	struct job *free_copies, *free_checks;
-	struct copy_piece *free_pieces;
 	struct copy_job **hash;		/* running copies by number */
 	uint32_t hash_mask;
-	struct turns turns;
 	struct job_list to_tell;
 	struct device_pool *dead;	/* pools whose death has to be told */
 };
@@ -151,18 +165,19 @@ static void piece_run(struct worker_task *task)
 
 static void hand_out_copy(struct device *device, struct copy_job *job)
 {
-	struct copy_piece *piece = device->free_pieces;
+	struct crew *crew = job->job.crew;
+	struct copy_piece *piece = crew->free_pieces;
 	struct copy_piece *next_free = piece->next;	/* there is one: as many as all helpers can have */
 
 	if (copy_cut(&job->copy, device->host.piece_bytes, piece)) {
-		device->free_pieces = next_free;
+		crew->free_pieces = next_free;
 		piece->task.run = piece_run;
-		workers_put(device->workers, &piece->task);
+		workers_put(crew->workers, &piece->task);
 	} else {
 		piece->next = next_free;
 	}
 	if (!copy_is_cut(&job->copy))
-		turns_put(&device->turns, &job->job.turn);
+		turns_put(&crew->turns, &job->job.turn);
 	look_at_copy(device, job);
 }
 
@@ -173,18 +188,18 @@ static void check_run(struct worker_task *task)
 	job->over = image_task_step(&job->image, job->step_bytes);
 }
 
-static void hand_out(struct device *device)
+static void hand_out(struct device *device, struct crew *crew)
 {
-	for (uint32_t i = 0; i < HAND_OUT_MAX && device->turns.waiting && workers_have_room(device->workers); i++) {
-		struct job *job = (struct job *)turns_take(&device->turns);
+	for (uint32_t i = 0; i < HAND_OUT_MAX && crew->turns.waiting && workers_have_room(crew->workers); i++) {
+		struct job *job = (struct job *)turns_take(&crew->turns);
 
 		if (job->is_check)
-			workers_put(device->workers, &check_of(job)->task);
+			workers_put(crew->workers, &check_of(job)->task);
 		else
 			hand_out_copy(device, (struct copy_job *)job);
 	}
 	/* No helper will ring for what is left if none has anything to do. */
-	if (device->turns.waiting && workers_busy(device->workers) == 0)
+	if (crew->turns.waiting && workers_busy(crew->workers) == 0)
 		bell_ring(device->host.bell);
 }
 
@@ -193,17 +208,17 @@ static void piece_back(struct device *device, struct copy_piece *piece)
 	struct copy_job *job = copy_job_of(piece);
 
 	copy_piece_over(piece, &device->dead);
-	piece->next = device->free_pieces;
-	device->free_pieces = piece;
+	piece->next = job->job.crew->free_pieces;
+	job->job.crew->free_pieces = piece;
 	look_at_copy(device, job);
 }
 
-static void take_back(struct device *device)
+static void take_back(struct device *device, struct crew *crew)
 {
 	struct worker_task *task;
 	uint32_t i;
 
-	for (i = 0; i < TAKE_BACK_MAX && (task = workers_take(device->workers)); i++) {
+	for (i = 0; i < TAKE_BACK_MAX && (task = workers_take(crew->workers)); i++) {
 		if (task->run != check_run) {
 			piece_back(device, (struct copy_piece *)task);
 			continue;
@@ -213,7 +228,7 @@ static void take_back(struct device *device)
 		if (check->over)
 			tell(device, &check->job);
 		else
-			turns_put(&device->turns, &check->job.turn);
+			turns_put(&crew->turns, &check->job.turn);
 	}
 	/* Who finished what is left has rung already, and will not again. */
 	if (i == TAKE_BACK_MAX)
@@ -271,10 +286,13 @@ static bool tell_job(struct device *device, struct device_event *ret)
 
 static uint32_t host_reap(struct device *device, struct device_event *ret, uint32_t n)
 {
+	const uint32_t n_crews = atomic_load_explicit(&device->n_crews, memory_order_acquire);
 	uint32_t told = 0;
 
-	take_back(device);
-	hand_out(device);
+	for (uint32_t i = 0; i < n_crews; i++) {
+		take_back(device, &device->crews[i]);
+		hand_out(device, &device->crews[i]);
+	}
 	for (; told < n && device->dead; told++) {
 		ret[told] = (struct device_event){ .type = DEVICE_POOL_DEAD, .client = device->dead->client,
 						   .pool = device->dead->number };
@@ -300,6 +318,18 @@ static struct copy_job *new_copy(struct device *device)
 	return device->copies_used < device->host.copies ? &device->copies[device->copies_used++] : NULL;
 }
 
+/* Whose memory it is; of one that has none, which fails, anybody's. */
+static struct crew *crew_of_copy(struct device *device, const struct device_copy *copy)
+{
+	for (uint32_t i = 0; i < copy->request.n_items; i++) {
+		const struct device_pool *pool = copy->pools[copy->request.items[i].pool];
+
+		if (pool && pool->n_rows)
+			return pool->rows[0].region->crew;
+	}
+	return &device->crews[0];
+}
+
 static int host_copy(struct device *device, const struct device_copy *copy)
 {
 	struct copy_job *job = new_copy(device);
@@ -311,6 +341,7 @@ static int host_copy(struct device *device, const struct device_copy *copy)
 	assert(*hash_place(device, copy->request.copy) == NULL);
 	copy_begin(&job->copy, &copy->request, copy->pools, most_layers(copy->layout));
 	job->arena = device->host.arena;
+	job->job.crew = crew_of_copy(device, copy);
 	job->job.turn.queue = (uint8_t)(class * 8 + priority);
 	job->hash_next = NULL;
 	*hash_place(device, copy->request.copy) = job;
@@ -319,8 +350,8 @@ static int host_copy(struct device *device, const struct device_copy *copy)
 		bell_ring(device->host.bell);
 		return 0;
 	}
-	turns_put(&device->turns, &job->job.turn);
-	hand_out(device);
+	turns_put(&job->job.crew->turns, &job->job.turn);
+	hand_out(device, job->job.crew);
 	return 0;
 }
 
@@ -330,7 +361,7 @@ static void host_cancel(struct device *device, uint32_t number)
 
 	if (!job)
 		return;		/* its DONE is on its way, or has been told */
-	turns_remove(&device->turns, &job->job.turn);
+	turns_remove(&job->job.crew->turns, &job->job.turn);
 	copy_cancel(&job->copy);
 	look_at_copy(device, job);
 	bell_ring(device->host.bell);
@@ -352,18 +383,71 @@ int device_check(struct device *device, bool seal, const struct engine_check *ch
 	job->over = false;
 	job->number = check->io;
 	job->job.turn.queue = (seal ? JOB_SEAL : JOB_VERIFY) * 8;
-	turns_put(&device->turns, &job->job.turn);
-	hand_out(device);
+	turns_put(&job->job.crew->turns, &job->job.turn);
+	hand_out(device, job->job.crew);
 	return 0;
 }
 
 /* ---- regions and pools: the control thread's --------------------------------------------------- */
 
+static int crew_open(const struct device *device, uid_t uid, struct crew *crew)
+{
+	const uint64_t two = device->host.piece_bytes * 2;
+	const uint32_t pieces = device->host.threads * WORKERS_DEPTH;
+
+	crew->uid = uid;
+	crew->pieces = calloc(pieces, sizeof(*crew->pieces));
+	if (!crew->pieces)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < pieces; i++) {
+		crew->pieces[i].next = crew->free_pieces;
+		crew->free_pieces = &crew->pieces[i];
+	}
+	return workers_start(device->host.threads, two > AHEAD_BYTES ? two : AHEAD_BYTES, device->host.bell,
+			     &crew->workers);
+}
+
+static void crew_close(struct crew *crew)
+{
+	workers_stop(crew->workers);
+	free(crew->pieces);
+	*crew = (struct crew){ 0 };
+}
+
+/* The crew of @uid's memory, made when it first has some; it stays. NULL: no threads can be had. */
+static struct crew *crew_of(struct device *device, uid_t uid)
+{
+	const uint32_t n = atomic_load_explicit(&device->n_crews, memory_order_relaxed);
+	struct crew *crew = &device->crews[n];
+
+	if (uid == 0 || uid == geteuid())
+		return &device->crews[0];
+	for (uint32_t i = 1; i < n; i++)
+		if (device->crews[i].uid == uid)
+			return &device->crews[i];
+	if (n == CREWS_MAX)
+		return &device->crews[1 + uid % (CREWS_MAX - 1)];
+	if (crew_open(device, uid, crew) < 0) {
+		crew_close(crew);
+		return NULL;
+	}
+	atomic_store_explicit(&device->n_crews, n + 1, memory_order_release);
+	return crew;
+}
+
 static int host_region_add(struct device *device, const struct device_memory *memory, char *why,
 			   struct device_region **ret)
 {
-	const int r = region_open(&device->rules, memory->host, memory->fds, why, ret);
+	struct crew *crew = crew_of(device, memory->uid);
+	int r;
 
+	if (crew)
+		r = region_open(&device->rules, memory->host, memory->fds, why, ret);
+	else
+		r = refuse(why, -ENOMEM, "could not register region: the broker cannot have helper threads for uid %u; raise "
+			   "its limit of processes (LimitNPROC, TasksMax)", (unsigned)memory->uid);
+	if (r == 0)
+		(*ret)->crew = crew;
 	for (uint32_t i = 0; i < memory->n_fds; i++)
 		close(memory->fds[i]);
 	return r;
@@ -398,13 +482,13 @@ static void host_stop(struct device *device)
 {
 	if (!device)
 		return;
-	workers_stop(device->workers);
+	for (uint32_t i = 0; i < CREWS_MAX; i++)
+		crew_close(&device->crews[i]);
 	if (device->guarded)
 		guard_stop();
 	free(device->rules.own);
 	free(device->copies);
 	free(device->checks);
-	free(device->pieces);
 	free(device->hash);
 	free(device);
 }
@@ -440,7 +524,6 @@ static int make_rules(struct device *device)
 
 static int make_jobs(struct device *device)
 {
-	const uint32_t pieces = device->host.threads * WORKERS_DEPTH;
 	uint32_t hash = 16;
 
 	while (hash < device->host.copies * 2)
@@ -449,8 +532,7 @@ static int make_jobs(struct device *device)
 	device->hash = calloc(hash, sizeof(struct copy_job *));
 	device->copies = calloc(device->host.copies, sizeof(*device->copies));
 	device->checks = aligned_alloc(64, device->host.checks * sizeof(*device->checks));
-	device->pieces = calloc(pieces, sizeof(*device->pieces));
-	if (!device->hash || !device->copies || !device->checks || !device->pieces)
+	if (!device->hash || !device->copies || !device->checks)
 		return -ENOMEM;
 	memset(device->checks, 0, device->host.checks * sizeof(*device->checks));
 	for (uint32_t i = 0; i < device->host.checks; i++) {
@@ -459,12 +541,9 @@ static int make_jobs(struct device *device)
 		check->step_bytes = check->task.bytes = 2 * device->host.piece_bytes;
 		check->task.run = check_run;
 		check->job.is_check = true;
+		check->job.crew = &device->crews[0];
 		check->job.next = device->free_checks;
 		device->free_checks = &check->job;
-	}
-	for (uint32_t i = 0; i < pieces; i++) {
-		device->pieces[i].next = device->free_pieces;
-		device->free_pieces = &device->pieces[i];
 	}
 	return 0;
 }
@@ -472,7 +551,6 @@ static int make_jobs(struct device *device)
 static int host_start(const struct device_host *host, struct device **ret)
 {
 	struct device *device;
-	uint64_t ahead;
 	int r;
 
 	if (host->threads < 1 || host->threads > WORKERS_MAX || host->copies < 1 || host->copies > 1u << 24)
@@ -485,7 +563,6 @@ static int host_start(const struct device_host *host, struct device **ret)
 	/* Whole pages, so that cuts fall where a block of a power of two ends. */
 	device->host.piece_bytes = ((host->piece_bytes ? host->piece_bytes : PIECE_BYTES) + STOKER_PAGE - 1) &
 				   ~(uint64_t)(STOKER_PAGE - 1);
-	ahead = device->host.piece_bytes * 2 > AHEAD_BYTES ? device->host.piece_bytes * 2 : AHEAD_BYTES;
 	r = make_rules(device);
 	if (r == 0)
 		r = make_jobs(device);
@@ -493,7 +570,8 @@ static int host_start(const struct device_host *host, struct device **ret)
 		r = guard_start();
 	device->guarded = r == 0;
 	if (r == 0)
-		r = workers_start(host->threads, ahead, host->bell, &device->workers);
+		r = crew_open(device, geteuid(), &device->crews[0]);
+	device->n_crews = 1;
 	if (r < 0) {
 		host_stop(device);
 		return r;

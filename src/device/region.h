@@ -23,6 +23,7 @@ struct device_region {
 	uint32_t pools;			/* that look at it; the control thread's */
 	_Atomic uint32_t faulted;	/* a guarded range of it is gone */
 	_Atomic uint64_t *entered;	/* a bit for each window: its pages are in our page tables */
+	struct crew *crew;		/* helpers that copy from and to it: host.c's */
 };
 
 #define REGION_WINDOW_BITS	18u	/* windows of 256 KiB */
