@@ -167,7 +167,7 @@ static void seats_fit_descriptors(struct broker *broker)
 {
 	const uint64_t wished = broker->config.limits.clients;
 	const uint64_t ours = 2 * SESSIONS_NEW_MAX + FDS_OF_A_MESSAGE + 64 + 16 * broker->config.n_tiers +
-			      4 * broker->config.broker.threads + 8 * 8;	/* the last: GPUs */
+			      DEVICE_CREWS * broker->config.broker.threads + 8 * 8;	/* the last: GPUs */
 	struct rlimit limit;
 	uint64_t seats;
 

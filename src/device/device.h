@@ -31,6 +31,7 @@ struct control_block;
 struct control_gpu;
 
 #define DEVICE_LATER	1	/* it is asked for; its answer comes by answer() */
+#define DEVICE_CREWS	16u	/* of helpers of the host backend: one a uid; further uids share one with others */
 #define DEVICE_UUID	16u
 #define DEVICE_LIBRARY	192u
 

@@ -38,7 +38,6 @@
 #define CHECKS		1024u
 #define HAND_OUT_MAX	64u	/* pieces that one call hands out */
 #define TAKE_BACK_MAX	256u	/* and takes back */
-#define CREWS_MAX	16u	/* further uids share one with others */
 
 /* In the order of their urgency; eight priorities each. */
 enum job_class { JOB_RETRIEVE, JOB_VERIFY, JOB_STORE, JOB_SEAL };
@@ -84,7 +83,7 @@ struct crew {
 struct device {
 	struct device_host host;
 	struct region_rules rules;
-	struct crew crews[CREWS_MAX];	/* the first: of our own uid, of root, and of the checks */
+	struct crew crews[DEVICE_CREWS];	/* the first: of our own uid, of root, and of the checks */
 	_Atomic uint32_t n_crews;	/* those are whole */
 	bool guarded;
 	struct copy_job *copies;
@@ -425,8 +424,8 @@ static struct crew *crew_of(struct device *device, uid_t uid)
 	for (uint32_t i = 1; i < n; i++)
 		if (device->crews[i].uid == uid)
 			return &device->crews[i];
-	if (n == CREWS_MAX)
-		return &device->crews[1 + uid % (CREWS_MAX - 1)];
+	if (n == DEVICE_CREWS)
+		return &device->crews[1 + uid % (DEVICE_CREWS - 1)];
 	if (crew_open(device, uid, crew) < 0) {
 		crew_close(crew);
 		return NULL;
@@ -482,7 +481,7 @@ static void host_stop(struct device *device)
 {
 	if (!device)
 		return;
-	for (uint32_t i = 0; i < CREWS_MAX; i++)
+	for (uint32_t i = 0; i < DEVICE_CREWS; i++)
 		crew_close(&device->crews[i]);
 	if (device->guarded)
 		guard_stop();
