@@ -189,6 +189,45 @@ void chain_renew(struct sim *sim, uint32_t client, uint32_t s)
 	client_ask(sim, client, slot);
 }
 
+/*
+ * The same in pieces. Now and then what follows the first piece is of another chain, whose asker says to have what
+ * the lease has: it must not be extended by that.
+ */
+void chain_renew_long(struct sim *sim, uint32_t client)
+{
+	const struct sim_lease *lease = client_lease(sim);
+	struct sim_slot *slot = head_of(sim, client);
+	uint32_t other[SIM_DEPTH], n = 0;
+
+	if (slot->state != SIM_FREE || sim->n_leases == 0 || lease->n < 2 || lease->any || lease->base != 0 ||
+	    model_tenant(sim, lease->model) != client_tenant(sim, client))
+		return;
+	slot = client_begin(sim, client, SIM_SLOTS - 1, STOKER_OP_LOOKUP, lease->model);
+	slot->lease = *lease;
+	slot->renews = true;
+	slot->n = client_chain(sim, longer(sim, lease), slot->keys);
+	if (slot->n < lease->n) {
+		slot->n = lease->n;
+		memcpy(slot->keys, lease->keys, lease->n * sizeof(slot->keys[0]));
+	}
+	slot->pieces = 1;
+	slot->split[0] = 0;
+	slot->split[1] = 1 + sim_below(&sim->random, lease->n - 1);
+	if (sim_chance(&sim->random, 500))
+		n = client_chain(sim, sim_below(&sim->random, SIM_KEYS), other);
+	if (n > slot->split[1]) {
+		slot->n = n;
+		memcpy(slot->keys + slot->split[1], other + slot->split[1], (n - slot->split[1]) * sizeof(other[0]));
+	}
+	slot->split[2] = slot->n;
+	slot->request.head.flags = STOKER_F_RENEW | STOKER_F_PARTIAL | STOKER_F_PREFETCH;
+	slot->request.line.lookup.pieces = 1;
+	slot->request.line.lookup.have = sim_chance(&sim->random, 700) ? sim_below(&sim->random, slot->n + 1) : 0;
+	memcpy(slot->request.head.lease, lease->token, sizeof(lease->token));
+	client_put_keys(sim, slot, 0, slot->split[1]);
+	client_ask(sim, client, slot);
+}
+
 /* ---- thefts ---------------------------------------------------------------------------------------- */
 
 /* A lease of another tenant's, with a model and a pool of one's own: there is no such lease. */

@@ -564,7 +564,10 @@ void client_act(struct sim *sim, uint32_t number)
 		while (chain_send(sim, number, !sim_chance(&sim->random, 50)) && sim_chance(&sim->random, 500))
 			;
 	} else if (what < 130) {
-		chain_ask(sim, number, false);
+		if (sim_chance(&sim->random, 300))
+			chain_renew_long(sim, number);
+		else
+			chain_ask(sim, number, false);
 	} else if (what < 135) {
 		chain_wide(sim, number);
 	} else if (what < 142) {

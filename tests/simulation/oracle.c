@@ -139,6 +139,8 @@ static void renew_lease(struct sim *sim, const struct sim_slot *slot, const stru
 	lease->renewed = true;
 	if (lease->any || answer->n <= lease->base + lease->n)
 		return;
+	if (lease->base == 0 && lease->n > lease->have && lease->keys[lease->n - 1] != slot->keys[lease->n - 1])
+		sim_fail(sim, "a lease of %u chunks is extended to %u of another chain", lease->n, answer->n);
 	lease->n = lease->length = answer->n;
 	lease->base = 0;
 	lease->have = slot->request.line.lookup.have;

@@ -461,6 +461,7 @@ void pools_died(struct sim *sim, uint32_t client, uint32_t pool);
 void chain_ask(struct sim *sim, uint32_t client, bool long_one);	/* the head of a chained lookup */
 bool chain_send(struct sim *sim, uint32_t client, bool honest);	/* its next piece; false: there is none to send */
 void chain_renew(struct sim *sim, uint32_t client, uint32_t slot);
+void chain_renew_long(struct sim *sim, uint32_t client);
 void chain_steal(struct sim *sim, uint32_t client, uint32_t slot);	/* use another tenant's lease */
 void chain_wide(struct sim *sim, uint32_t client);		/* a lookup of very many keys in no order */
 void chain_nonsense(struct sim *sim, uint32_t client, uint32_t slot);	/* requests that are plainly wrong */
