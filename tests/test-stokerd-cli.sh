@@ -124,6 +124,17 @@ for left in "$dir/run" "$dir/state" "$dir/t" "$dir/fast" "$dir/tier" "/dev/shm$n
 	[ ! -e "$left" ] || complain "$left is there, and nothing was ever started"
 done
 
+# ---- what is printed and does not arrive
+
+: >"$dir/out"
+for option in --help --version --check-config; do
+	"$stokerd" $option >/dev/full 2>"$dir/err"
+	got=$?
+	[ $got = 1 ] || complain "stokerd $option onto a full disk: exit $got instead of 1"
+	grep -qF 'could not write to standard output: No space left on device' "$dir/err" ||
+		complain "stokerd $option onto a full disk: does not say so"
+done
+
 # ---- at run time
 
 small="--memory 8M --set arena.extent=4M"

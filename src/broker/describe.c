@@ -137,7 +137,10 @@ static int epoch_save(struct broker *broker, const struct model *model, uint32_t
 	memcpy(state.digest, model->identity, sizeof(state.digest));
 	snprintf(state.tenant, sizeof(state.tenant), "%s", broker->config.tenants[model->tenant].name);
 	const int r = state_save_model(broker->config.broker.state_directory, &state);
-	if (r < 0)
+	static struct log_limit limit;
+	uint32_t unsaid;
+
+	if (r < 0 && log_may(&limit, control_now_ns(), &unsaid))
 		log_error("a model could not be remembered in %s: %s; after a restart its objects will be lost",
 			  broker->config.broker.state_directory, strerror(-r));
 	return r;

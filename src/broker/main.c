@@ -13,6 +13,7 @@
 #endif
 #include "src/broker/broker.h"
 #include "src/common/log.h"
+#include "src/common/output.h"
 #include "src/device/cuda/copier.h"
 #ifndef PACKAGE_VERSION
 #define PACKAGE_VERSION "0.1.0"
@@ -130,6 +131,16 @@ static int config_load(void *arg, struct config *ret, char *why)
 	return config_finish(ret, why) < 0 ? -1 : config_fits_machine(ret, why);
 }
 
+/* What was asked for has been printed, or has not arrived. */
+static int said(void)
+{
+	const int r = output_end();
+
+	if (r < 0)
+		log_error("could not write to standard output: %s", strerror(-r));
+	return r < 0 ? BROKER_FAILED : BROKER_OK;
+}
+
 int main(int argc, char **argv)
 {
 	static struct broker_options options;
@@ -141,6 +152,7 @@ int main(int argc, char **argv)
 		log_init("stokerd-copier", LOG_LEVEL_WARNING);
 		return copier_main(atoi(argv[2]));
 	}
+	output_begin();
 	log_init("stokerd", LOG_LEVEL_INFO);
 	command.argc = argc;
 	command.argv = argv;
@@ -154,11 +166,11 @@ int main(int argc, char **argv)
 			help(stdout);
 		else
 			printf("stokerd %s\n", PACKAGE_VERSION);
-		return fflush(stdout) == 0 ? BROKER_OK : BROKER_FAILED;
+		return said();
 	}
 	if (command.check) {
 		config_print(&options.config, stdout);
-		return fflush(stdout) == 0 ? BROKER_OK : BROKER_FAILED;
+		return said();
 	}
 	log_set_level((enum log_level)options.config.broker.log_level);
 	options.reload = config_load;

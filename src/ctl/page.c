@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,8 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/client/talk.h"
 #include "src/ctl/ctl.h"
 
+#define CONNECT_MS	5000u	/* longest wait for a place among those who wait to be let in */
 #define SLEEPS_MAX	50	/* for rows that are being written, all together */
 #define SLEEP_NS	100000
 
@@ -240,6 +243,17 @@ static enum ctl_exit say_connect(const struct ctl *ctl, const char *path, int r)
 	}
 }
 
+/* Where too many wait to be let in, wait with them. */
+static int owner_connect_wait(const struct control_page *page, uid_t owner)
+{
+	const uint64_t end = talk_now_ns() + CONNECT_MS * 1000000ull;
+	int sock;
+
+	while ((sock = owner_connect(page, owner)) == -EAGAIN && talk_now_ns() < end)
+		poll(NULL, 0, 1);
+	return sock;
+}
+
 enum ctl_exit ctl_page(const struct ctl *ctl, const struct control_page **ret)
 {
 	struct control_page *page = NULL;
@@ -273,7 +287,7 @@ enum ctl_exit ctl_connect(const struct ctl *ctl, int *ret_sock)
 
 	if (r < 0)
 		return say_page(ctl, r);
-	sock = owner_connect(page, owner);
+	sock = owner_connect_wait(page, owner);
 	listener = listener_of(page, owner, sock);
 	if (sock >= 0)
 		*ret_sock = sock;
