@@ -34,6 +34,7 @@
 #define FLIGHT_MAX   32u
 #define SAMPLES_MAX  (1u << 22)
 #define SLICE_NS     200000000ull	/* of lookups, before the bare ones' turn */
+#define SLICE_CLIENT_NS 15000000ull	/* ... and at least this for each client: some turns of the scheduler each */
 #define BARE_ROUNDS  2000u
 #define SPIN_NS	     20000u	/* of a client that shares its core */
 #define SPIN_ALONE_NS 1000000u	/* of one that has it for itself: as an engine that polls, it is not to be woken */
@@ -74,6 +75,13 @@ struct bench_lookup {
 	uint64_t chains, began_ns, lookups_ns;
 	uint64_t random;
 };
+
+static uint64_t slice_ns(void)
+{
+	const uint64_t all = options.clients * SLICE_CLIENT_NS;
+
+	return all > SLICE_NS ? all : SLICE_NS;
+}
 
 static uint64_t next_random(uint64_t *random)
 {
@@ -372,7 +380,7 @@ static void probe_bare(struct bench_lookup *lookup)
 	const uint32_t n = (uint32_t)options.keys;
 	const uint64_t began = now_ns();
 
-	while (now_ns() - began < SLICE_NS) {
+	while (now_ns() - began < slice_ns()) {
 		for (uint32_t i = 0; i < BATCH; i++)
 			random_chain(lookup, &lookup->random, keys + (size_t)i * n);
 		for (uint32_t i = 0; i < BATCH; i++) {
@@ -394,7 +402,7 @@ static void conduct(void *arg)
 	if (atomic_load(&shared->over) || atomic_load(&shared->ready) < options.clients)
 		return;
 	if (atomic_load(&shared->go)) {
-		if (now - lookup->began_ns < SLICE_NS)
+		if (now - lookup->began_ns < slice_ns())
 			return;
 		atomic_store(&shared->resting, 0);
 		atomic_store(&shared->go, 0);
