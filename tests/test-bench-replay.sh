@@ -172,12 +172,12 @@ bad_trace() {
 good='{"timestamp": 1, "hash_ids": [1, 2]}'
 bad_trace 'bad.jsonl": the file has no requests'
 bad_trace 'line 2: "timestamp" is negative' "$good" '{"timestamp": -5, "hash_ids": [3]}'
-ids='whole numbers from 0 to 9223372036854775807'
-for id in 1e300 -1 1.0 '"7"' null '[1]' true; do
+ids='whole numbers from 0 to 18446744073709551615'
+for id in 1e300 -1 1.0 '"7"' null '[1]' true 18446744073709551616; do
 	bad_trace "line 2: \"hash_ids\" holds something else than $ids" "$good" "{\"timestamp\": 5, \"hash_ids\": [3, $id]}"
 done
 bad_trace "line 1: it has a number that is too large: \"hash_ids\" are $ids" \
-	'{"timestamp": 5, "hash_ids": [9223372036854775808]}'
+	'{"timestamp": 5, "hash_ids": [184467440737095516160]}'
 bad_trace 'line 3: the request has 16385 blocks; a lookup' "$good" "" \
 	"{\"timestamp\": 5, \"hash_ids\": [$(seq -s, 16385)]}" "$good"
 

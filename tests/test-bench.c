@@ -83,6 +83,28 @@ START_TEST(only_the_first_requests_are_read_if_so_asked)
 }
 END_TEST
 
+START_TEST(ids_of_64_bits_are_taken_as_they_are)
+{
+	struct trace *trace;
+
+	ck_assert_int_eq(trace_read(file_of("{\"timestamp\": 0, \"x\": \"\\\" 9999999999999999999\", \"hash_ids\": "
+					    "[18446744073709551615, 9007199254740993, 9223372036854775808,"
+					    "9223372036854775807,5]}\r\n"
+					    "{\"timestamp\": 1, \"nonce\": 99999999999999999999, \"hash_ids\": [18446744073709551615, "
+					    "9007199254740992]}"), 0, &trace), 0);
+	ck_assert_uint_eq(trace->requests, 2);
+	ck_assert_uint_eq(trace->ids[0], UINT64_MAX);
+	ck_assert_uint_eq(trace->ids[1], 9007199254740993u);
+	ck_assert_uint_eq(trace->ids[2], (uint64_t)INT64_MAX + 1);
+	ck_assert_uint_eq(trace->ids[3], INT64_MAX);
+	ck_assert_uint_eq(trace->ids[4], 5);
+	ck_assert_uint_eq(trace->ids[5], UINT64_MAX);
+	ck_assert_uint_eq(trace->unique, 6);
+	ck_assert_uint_eq(trace->prefix_hits, 1);
+	trace_free(trace);
+}
+END_TEST
+
 static const char *const bad_traces[] = {
 	"",							/* no request at all */
 	"\n\n",
@@ -95,6 +117,9 @@ static const char *const bad_traces[] = {
 	"{\"timestamp\": 0, \"hash_ids\": [1.5]}\n",
 	"{\"timestamp\": 0, \"hash_ids\": 1}\n",
 	"[1, 2]\n",
+	"{\"timestamp\": 0, \"hash_ids\": [18446744073709551616]}\n",
+	"{\"timestamp\": 0, \"hash_ids\": [\"1844674407370955161x\", 9223372036854775808]}\n",
+	"{\"timestamp\": 0, \"hash_ids\": [-9223372036854775809]}\n",
 	"{\"timestamp\": 0, \"hash_ids\": [1]} {\"timestamp\": 0, \"hash_ids\": [1]}\n",
 };
 
@@ -157,6 +182,25 @@ START_TEST(a_payload_is_the_same_in_whatever_pieces_it_is_made)
 		payload_fill((uint8_t *)pieces + at, seed, at, 64);
 	ck_assert_mem_eq(whole, pieces, sizeof(whole));
 	ck_assert_uint_eq(payload_wrong(whole, seed, 0, sizeof(whole)), 0);
+}
+END_TEST
+
+START_TEST(different_ids_have_different_keys)
+{
+	/* Ids that are equal in their lower bits, and ids whose difference is small. */
+	static const uint64_t ids[] = { 0, 1, 2, 3, 4, 1ull << 53, (1ull << 53) + 1, 1ull << 62, (1ull << 62) + 1, 1ull << 63,
+					(1ull << 63) + 1, 3ull << 62, UINT64_MAX };
+	const uint32_t n = sizeof(ids) / sizeof(ids[0]);
+
+	for (uint32_t i = 0; i < n; i++) {
+		for (uint32_t j = 0; j < n; j++) {
+			const struct stoker_key a = payload_key(ids[i]), b = payload_key(ids[j]);
+
+			/* Each 8 bytes of them, as tables may look at some only. */
+			for (uint32_t at = 0; at < sizeof(a.bytes); at += 8)
+				ck_assert_int_eq(memcmp(a.bytes + at, b.bytes + at, 8) == 0, i == j);
+		}
+	}
 }
 END_TEST
 
@@ -295,11 +339,13 @@ int main(void)
 	tcase_add_test(tests, a_trace_is_read_with_its_strict_prefix_hits);
 	tcase_add_test(tests, a_block_that_comes_twice_in_one_request_hits_nothing);
 	tcase_add_test(tests, only_the_first_requests_are_read_if_so_asked);
+	tcase_add_test(tests, ids_of_64_bits_are_taken_as_they_are);
 	tcase_add_loop_test(tests, a_bad_trace_is_refused, 0, sizeof(bad_traces) / sizeof(bad_traces[0]));
 	tcase_add_test(tests, a_line_with_a_nul_byte_is_no_blank_line);
 	tcase_add_test(tests, a_trace_that_is_not_there_is_refused);
 	tcase_add_test(tests, the_conversation_trace_has_the_hits_that_are_told_of_it);
 	tcase_add_test(tests, a_payload_is_the_same_in_whatever_pieces_it_is_made);
+	tcase_add_test(tests, different_ids_have_different_keys);
 	tcase_add_test(tests, one_wrong_byte_is_one_wrong_byte);
 	tcase_add_test(tests, whatever_names_an_object_changes_its_bytes);
 	tcase_add_test(tests, quantiles_are_of_all_sets_together);

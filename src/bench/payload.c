@@ -82,12 +82,14 @@ uint64_t pattern_wrong(const void *from, size_t bytes)
 	return wrong;
 }
 
+/* Each step is reversible, so that different ids, of all 64 bits, have different keys. */
 struct stoker_key payload_key(uint64_t id)
 {
+	const uint64_t seed = mix(id + GOLDEN);
 	struct stoker_key key;
 
 	for (uint64_t i = 0; i < 4; i++) {
-		const uint64_t word = mix(id * 4 + i + GOLDEN);
+		const uint64_t word = mix(seed + i);
 
 		memcpy(key.bytes + 8 * i, &word, 8);
 	}

@@ -13,8 +13,9 @@
 
 #define LINE_MAX_BYTES (16u << 20)	/* hundreds of thousands of ids, where a lookup takes thousands */
 
-/* As far as the JSON library's whole numbers go. */
-#define IDS_ALLOWED "0 to 9223372036854775807"
+#define IDS_ALLOWED "0 to 18446744073709551615"
+#define DIGITS_SIGNED  19u		/* of the JSON library's greatest whole number, 2^63 - 1 */
+#define DIGITS_MAX     20u		/* of the greatest id, 2^64 - 1 */
 
 struct reader {
 	const char *path;
@@ -60,6 +61,22 @@ static int make_room(struct reader *reader, uint64_t n)
 	return 0;
 }
 
+/* Numbers above 2^63 - 1 come as strings: see quote_large(). */
+static bool take_id(const json_t *id, uint64_t *ret)
+{
+	const char *digits = json_string_value(id);
+
+	if (json_is_integer(id) && json_integer_value(id) >= 0) {
+		*ret = (uint64_t)json_integer_value(id);
+		return true;
+	}
+	if (!digits || strspn(digits, "0123456789") != strlen(digits) || strlen(digits) < DIGITS_SIGNED)
+		return false;
+	errno = 0;
+	*ret = strtoull(digits, NULL, 10);
+	return errno == 0;
+}
+
 static int take_request(struct reader *reader, const json_t *object)
 {
 	const json_t *timestamp = json_object_get(object, "timestamp");
@@ -81,9 +98,9 @@ static int take_request(struct reader *reader, const json_t *object)
 		return r;
 	trace->first[trace->requests] = trace->blocks;
 	json_array_foreach(ids, i, id) {
-		if (!json_is_integer(id) || json_integer_value(id) < 0)
+		if (!take_id(id, &trace->ids[trace->blocks]))
 			return wrong(reader, "\"hash_ids\" holds something else than whole numbers from " IDS_ALLOWED);
-		trace->ids[trace->blocks++] = (uint64_t)json_integer_value(id);
+		trace->blocks++;
 	}
 	trace->requests++;
 	trace->first[trace->requests] = trace->blocks;
@@ -94,6 +111,65 @@ static int take_request(struct reader *reader, const json_t *object)
 	return 0;
 }
 
+/* Length of the number, or of the string, or of the one other byte that @text begins with. */
+static size_t token_length(const char *text, size_t length)
+{
+	size_t n = 1;
+
+	if (text[0] == '"') {
+		while (n < length && text[n] != '"')
+			n += text[n] == '\\' && n + 1 < length ? 2 : 1;
+		return n < length ? n + 1 : n;
+	}
+	if (!strchr("-0123456789", text[0]) || text[0] == '\0')
+		return 1;
+	while (n < length && text[n] != '\0' && strchr("+-.0123456789Ee", text[n]))
+		n++;
+	return n;
+}
+
+/*
+ * The JSON library's whole numbers are signed, ids are 64 bits without a sign. So a line with one that
+ * the library refuses is read once more with its large numbers as strings. NULL: no memory.
+ */
+static char *quote_large(const char *line, size_t length, size_t *ret_length)
+{
+	char *to = malloc(length + 2 * (length / DIGITS_SIGNED) + 1);
+	size_t n = 0, token;
+
+	for (size_t at = 0; to && at < length; at += token) {
+		bool large;
+
+		token = token_length(line + at, length - at);
+		large = token >= DIGITS_SIGNED && token <= DIGITS_MAX && line[at] != '"' && line[at] != '0' &&
+			strspn(line + at, "0123456789") == token;
+		if (large)
+			to[n++] = '"';
+		memcpy(to + n, line + at, token);
+		n += token;
+		if (large)
+			to[n++] = '"';
+	}
+	*ret_length = n;
+	return to;
+}
+
+/* NULL and *@ret_error: it is no JSON. */
+static json_t *load(const char *line, size_t length, json_error_t *ret_error)
+{
+	json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, ret_error);
+	char *quoted;
+	size_t n;
+
+	if (object || json_error_code(ret_error) != json_error_numeric_overflow)
+		return object;
+	quoted = quote_large(line, length, &n);
+	if (quoted)
+		object = json_loadb(quoted, n, JSON_REJECT_DUPLICATES, ret_error);
+	free(quoted);
+	return object;
+}
+
 static int take_line(struct reader *reader, const char *line, size_t length)
 {
 	json_error_t error;
@@ -101,7 +177,7 @@ static int take_line(struct reader *reader, const char *line, size_t length)
 	char what[256];
 	int r;
 
-	object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+	object = load(line, length, &error);
 	if (!object && json_error_code(&error) == json_error_numeric_overflow)
 		return wrong(reader, "it has a number that is too large: \"hash_ids\" are whole numbers from " IDS_ALLOWED);
 	if (!object) {
