@@ -80,6 +80,12 @@ expect wrong_bytes 0
 expect checksum_errors 0
 (($(field hits_disk) > 0)) || fail "$test: nothing came from disk"
 
+test="an arena and a tier that are smaller than extents usually are"
+TMPDIR=$work "$bench" replay --format json --trace "$trace" --requests 100 --object-size 64K --l1 10M --disk 40M \
+	>"$work/report" 2>"$work/error" || fail "$test: exit status $?"
+expect wrong_bytes 0
+expect refused_blocks 0
+
 test="a tier survives a crash and the loss of shared memory"
 replay 0 --requests 200 --object-size 32K --disk 1G --then-restart 50 --cold
 expect restart_requests 50
@@ -236,7 +242,7 @@ for capacity in 262145T 1K; do
 	status=0
 	"$bench" policy --trace "$work/five.jsonl" --capacity "$capacity" >"$work/report" 2>"$work/error" || status=$?
 	((status == 2)) || fail "$test: exit status $status for $capacity"
-	grep -q 'sizes from an extent to 16777216 extents' "$work/error" || fail "$test: nothing is said of $capacity"
+	grep -q 'sizes from 64 KiB to 16777216 extents' "$work/error" || fail "$test: nothing is said of $capacity"
 done
 for options in "--extent 65537" "--extent 1M --capacity 80M --object-size 16M"; do
 	status=0

@@ -23,6 +23,8 @@
 #define STOP_TIMEOUT_MS	 20000
 #define SETTLE_MS	 2000
 #define STOKERD_USAGE	 2		/* its exit status: wrong options or configuration */
+#define EXTENT		 (64ull << 20)	/* the daemon's default */
+#define EXTENT_MIN	 65536ull	/* the least that it takes */
 #define ARGUMENTS_MAX	 (16 + 2 * (OWN_BROKER_SETTINGS + OPTION_LIST_MAX))
 
 /* All of the one broker; the signal handler reads it. */
@@ -224,13 +226,29 @@ __attribute__((format(printf, 2, 3))) static void argument(struct arguments *to,
 	va_end(values);
 }
 
+uint64_t own_broker_extent(uint64_t bytes)
+{
+	uint64_t extent = EXTENT;
+
+	/* An object may fill a quarter of the arena, and what is no whole extent is lost. */
+	if (bytes < EXTENT)
+		while (extent > EXTENT_MIN && extent > bytes / 8)
+			extent /= 2;
+	return extent;
+}
+
 /* Everything as settings: stokerd takes them by --set, a broker in our own process as they are. */
 static void make_settings(struct arguments *to, const char *before)
 {
+	const uint64_t memory = own.config.memory, disk = own.config.disk;
+	const uint64_t least = disk && (disk < memory || !memory) ? disk : memory;
+
 	argument(to, "%sbroker.name=%s", before, own.name);
 	argument(to, "%sbroker.log_level=warning", before);
-	if (own.config.memory)
-		argument(to, "%sarena.size=%llu", before, (unsigned long long)own.config.memory);
+	if (memory)
+		argument(to, "%sarena.size=%llu", before, (unsigned long long)memory);
+	if (least && least < EXTENT)
+		argument(to, "%sarena.extent=%llu", before, (unsigned long long)own_broker_extent(least));
 	argument(to, "%sbroker.runtime_directory=%s/runtime", before, own.home);
 	argument(to, "%sbroker.state_directory=%s/state", before, own.home);
 	for (uint32_t i = 0; i < own.config.n; i++)

@@ -34,6 +34,10 @@ struct own_broker {
 };
 
 /*
+ * Extents of an arena or tier of @bytes: the daemon's default, smaller ones where that is more than all of it.
+ */
+uint64_t own_broker_extent(uint64_t bytes);
+/*
  * Start a broker, or with --attach look for the one named. Returns 0, or -errno after saying on stderr
  * what went wrong. One at a time.
  */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "src/bench/bench.h"
+#include "src/bench/own-broker.h"
 #include "src/bench/payload.h"
 #include "src/bench/solo.h"
 #include "src/bench/trace.h"
@@ -38,7 +39,7 @@ static const struct option_row option_rows[] = {
 	{ "policy", OPTION_TEXT, &options.policy, 0, 0, "LIST", "lru, arc" },
 	{ "object-size", OPTION_SIZE, &options.object_size, 64, 1ull << 30, "S", "bytes of a block's KV" },
 	{ "extent", OPTION_SIZE, &options.extent, 65536, 1ull << 30, "S",
-	  "extents of an arena whose capacity is a size" },
+	  "extents of an arena whose capacity is a size; smaller ones if that is less than one" },
 	{ "requests", OPTION_COUNT, &options.requests, 0, 0, "N", "the first N requests only; 0: all" },
 	{ 0 },
 };
@@ -119,10 +120,10 @@ static int parse_capacity(const char *text, const struct trace *trace, struct so
 
 		if (size_parse(text, 0, &bytes) < 0)
 			return -EINVAL;
-		if (bytes / options.extent > EXTENTS_MAX || bytes / image > OBJECTS_MAX)
+		ret->extent_bytes = bytes < options.extent ? own_broker_extent(bytes) : options.extent;
+		if (bytes / ret->extent_bytes > EXTENTS_MAX || bytes / image > OBJECTS_MAX)
 			return -EINVAL;
-		ret->extent_bytes = options.extent;
-		ret->extents = (uint32_t)(bytes / options.extent);
+		ret->extents = (uint32_t)(bytes / ret->extent_bytes);
 		*ret_objects = bytes / image;
 	}
 	return ret->extents ? 0 : -EINVAL;
@@ -173,7 +174,7 @@ static int run_one(const struct trace *trace, const char *policy, const char *ca
 	}
 	if (parse_capacity(capacity, trace, &config, &objects) < 0) {
 		bench_say("--capacity takes shares above 0%% and up to 100%% of the trace's unique blocks, at least one of "
-			  "them, and sizes from an extent to %llu extents and %llu objects, not \"%s\"", EXTENTS_MAX,
+			  "them, and sizes from 64 KiB to %llu extents and %llu objects, not \"%s\"", EXTENTS_MAX,
 			  OBJECTS_MAX, capacity);
 		return -EINVAL;
 	}

@@ -251,7 +251,7 @@ struct numbers {
 
 static uint64_t number_of(struct numbers *numbers, uint64_t id, uint64_t next)
 {
-	uint64_t at = (id * 0x9e3779b97f4a7c15ull) >> 20 & numbers->mask;
+	uint64_t at = ((id ^ id >> 32) * 0x9e3779b97f4a7c15ull) >> 20 & numbers->mask;
 
 	while (numbers->places[at].number && numbers->places[at].id != id)
 		at = (at + 1) & numbers->mask;
