@@ -42,6 +42,16 @@ done
 grep -q ' 0 failed, 0 skipped,' "$work/out/report.txt" || fail "the report does not say that all was ok"
 grep -q '"direction": "both"' "$work/out/bench-plain.progress" || fail "the bench's progress was not written"
 grep -q '"device": "Fake GPU 0"' "$work/out/bench-plain.json" || fail "the bench does not say whose its figures are"
+# What goals are about is measured first, and no point uses up the time of the others.
+"$top_builddir/stoker-bench" gpu --library "$fake" --transfer 4M --arena 128M --set arena.extent=8M --round-ms 60000 \
+	--budget 1 --progress "$work/progress" --format json >"$work/json" 2>"$work/said" || fail "stoker-bench gpu failed"
+first=$(grep -m 1 '"block_bytes"' "$work/progress")
+case $first in
+*'"block_bytes": 262144,'*'"rounds": '[0-9],* | *'"block_bytes": 262144,'*'"rounds": '[0-9][0-9],*) ;;
+*) fail "the first point of a bench without time is $first" ;;
+esac
+if grep -q '"two_workers_load_bytes_per_s": null' "$work/json"; then fail "two workers were not measured"; fi
+
 if ls "$FAKE_CUDA_DIR"/abort-* 2>/dev/null; then fail "the fake driver aborted: $(cat "$FAKE_CUDA_DIR"/abort-*)"; fi
 
 # What a sandbox refuses skips what stands on it, and that is seen.

@@ -28,6 +28,7 @@
 #define ROUNDS_MAX	100u
 #define WORKERS		2u
 #define SAMPLES_MAX	4096u
+#define LATENCY_SHARES	4u	/* of the budget that one latency has, where one way of measuring a point has one */
 
 static struct {
 	const char *library, *memory, *progress;
@@ -48,7 +49,8 @@ static const struct option_row option_rows[] = {
 	{ 0 },
 };
 
-static const uint32_t block_sizes[] = { 4096, 16384, 32768, 65536, 262144, 1u << 20, 2u << 20, 4u << 20 };
+/* In the order in which they are measured: what no time is left for is what goals say least about. */
+static const uint32_t block_sizes[] = { 262144, 1u << 20, 32768, 4096, 4u << 20, 65536, 2u << 20, 16384 };
 static const uint32_t block_counts[] = { 1, 16, 256, 4096 };
 enum direction { LOAD, STORE, BOTH, DIRECTIONS };
 static const char *const direction_names[] = { "load", "store", "both" };
@@ -80,10 +82,27 @@ struct figures {
 static struct figures *figures;
 static struct own_broker broker;
 static uint64_t begun_ns;
+static uint64_t share_ns;	/* of the budget */
 
 static bool is_late(void)
 {
 	return now_ns() - begun_ns > options.budget_s * 1000000000ull;
+}
+
+static bool is_too_large(uint32_t block_bytes, uint32_t blocks)
+{
+	return (uint64_t)block_bytes * blocks > options.transfer;
+}
+
+/* On a fast link filling and checking take far longer than what is timed: no point may use up the others' time. */
+static void share_budget(void)
+{
+	uint64_t parts = 2 * LATENCY_SHARES;
+
+	for (uint32_t s = 0; s < sizeof(block_sizes) / sizeof(block_sizes[0]); s++)
+		for (uint32_t c = 0; c < sizeof(block_counts) / sizeof(block_counts[0]); c++)
+			parts += is_too_large(block_sizes[s], block_counts[c]) ? 0 : 2;
+	share_ns = options.budget_s * 1000000000ull / parts;
 }
 
 /* One line of the file, whole or not at all. */
@@ -146,14 +165,22 @@ static void add(struct gpu_times *to, const struct gpu_times *one)
 	to->pieces += one->pieces;
 }
 
+/* Has a point another round, after @rounds of them in which @timed_ns were timed? @until: the end of its share. */
+static bool goes_on(uint32_t rounds, uint64_t timed_ns, uint64_t until)
+{
+	if (rounds < ROUNDS_MIN)
+		return true;
+	return rounds < ROUNDS_MAX && timed_ns < options.round_ms * 1000000 && now_ns() < until;
+}
+
 /* Rounds until enough has been timed: all that is compared had as many. The first warms up. */
 static int measure_ways(struct point *point)
 {
+	const uint64_t until = now_ns() + share_ns;
 	struct gpu_times load, store;
 	int r = gpu_mover_round(&mover, &load, &store);
 
-	while (r == 0 && point->rounds < ROUNDS_MAX &&
-	       (point->rounds < ROUNDS_MIN || point->ns[LOAD].stoker + point->ns[STORE].stoker < options.round_ms * 1000000)) {
+	while (r == 0 && goes_on(point->rounds, point->ns[LOAD].stoker + point->ns[STORE].stoker, until)) {
 		r = gpu_mover_round(&mover, &load, &store);
 		if (r < 0)
 			break;
@@ -166,11 +193,11 @@ static int measure_ways(struct point *point)
 
 static int measure_both(struct point *point)
 {
+	const uint64_t until = now_ns() + share_ns;
 	struct gpu_times both;
 	int r = gpu_mover_round_both(&mover, &both);
 
-	while (r == 0 && point->rounds_both < ROUNDS_MAX &&
-	       (point->rounds_both < ROUNDS_MIN || point->ns[BOTH].stoker < options.round_ms * 1000000)) {
+	while (r == 0 && goes_on(point->rounds_both, point->ns[BOTH].stoker, until)) {
 		r = gpu_mover_round_both(&mover, &both);
 		if (r < 0)
 			break;
@@ -186,9 +213,10 @@ static void tell_point(const struct point *point)
 		const uint64_t rounds = d == BOTH ? 2 * point->rounds_both : point->rounds;
 		const uint64_t bytes = rounds * point->block_bytes * point->blocks;
 
-		progress("{\"block_bytes\": %u, \"blocks\": %u, \"direction\": \"%s\", \"bytes_per_s\": %.0f, "
-			 "\"plain_bytes_per_s\": %.0f, \"pieces_bytes_per_s\": %.0f, \"wrong_bytes\": %" PRIu64 "}\n",
-			 point->block_bytes, point->blocks, direction_names[d], rate(bytes, point->ns[d].stoker),
+		progress("{\"block_bytes\": %u, \"blocks\": %u, \"direction\": \"%s\", \"rounds\": %u, "
+			 "\"bytes_per_s\": %.0f, \"plain_bytes_per_s\": %.0f, \"pieces_bytes_per_s\": %.0f, "
+			 "\"wrong_bytes\": %" PRIu64 "}\n", point->block_bytes, point->blocks, direction_names[d],
+			 d == BOTH ? point->rounds_both : point->rounds, rate(bytes, point->ns[d].stoker),
 			 rate(bytes, point->ns[d].whole), rate(bytes, point->ns[d].pieces), mover.wrong);
 	}
 }
@@ -235,10 +263,11 @@ static int measure_point(struct point *point, uint32_t block_bytes, uint32_t blo
 static int measure_latency(const char *name, uint32_t block_bytes, uint32_t blocks, struct latency *ret)
 {
 	struct samples *stoker = samples_new(SAMPLES_MAX), *bare = samples_new(SAMPLES_MAX);
+	const uint64_t until = now_ns() + LATENCY_SHARES * share_ns;
 	struct gpu_times load, store;
 	int r = stoker && bare ? gpu_mover_point(&mover, block_bytes, blocks) : -ENOMEM;
 
-	for (uint64_t i = 0; r == 0 && i <= options.latency_rounds && !(i > ROUNDS_MIN && is_late()); i++) {
+	for (uint64_t i = 0; r == 0 && i <= options.latency_rounds && !(i > ROUNDS_MIN && now_ns() > until); i++) {
 		r = gpu_mover_round(&mover, &load, &store);
 		if (r < 0 || i == 0)
 			continue;
@@ -259,7 +288,10 @@ static int measure_latency(const char *name, uint32_t block_bytes, uint32_t bloc
 
 static int measure_all(void)
 {
-	int r = measure_latency("4k", 4096, 1, &figures->small);
+	int r;
+
+	share_budget();
+	r = measure_latency("4k", 4096, 1, &figures->small);
 
 	if (r == 0 && (16u << 20) <= options.transfer)
 		r = measure_latency("16m", 262144, 64, &figures->large);
@@ -268,7 +300,7 @@ static int measure_all(void)
 			struct point *point = &figures->points[figures->n_points];
 
 			*point = (struct point){ .block_bytes = block_sizes[s], .blocks = block_counts[c] };
-			if ((uint64_t)block_sizes[s] * block_counts[c] > options.transfer)
+			if (is_too_large(block_sizes[s], block_counts[c]))
 				point->left_out = TOO_LARGE;
 			else if (figures->n_points && is_late())
 				point->left_out = TOO_LATE;
@@ -421,6 +453,7 @@ static json_t *points_json(void)
 			json_object_set_new(row, "block_bytes", json_integer(point->block_bytes));
 			json_object_set_new(row, "blocks", json_integer(point->blocks));
 			json_object_set_new(row, "direction", json_string(direction_names[d]));
+			json_object_set_new(row, "rounds", json_integer(d == BOTH ? point->rounds_both : point->rounds));
 			set_rate(row, "bytes_per_s", point, rate(bytes, ns->stoker));
 			set_rate(row, "plain_bytes_per_s", point, rate(bytes, ns->whole));
 			set_rate(row, "pieces_bytes_per_s", point, rate(bytes, ns->pieces));
@@ -501,7 +534,7 @@ static bool measure(const struct own_broker_config *config)
 	bool ok = own_broker_start(config, &broker) == 0 && own_broker_serving(&broker);
 
 	ok = ok && crew_run(&broker, 1, work_alone, NULL, NULL);
-	if (ok && !figures->refused[0] && !is_late())
+	if (ok && !figures->refused[0])
 		ok = crew_run(&broker, WORKERS, work_together, NULL, NULL);
 	if (broker.page)
 		figures->bounced = own_broker_counter(&broker, STOKER_COUNTER_GPU_BOUNCED_BYTES);
