@@ -54,13 +54,17 @@ if grep -q '"two_workers_load_bytes_per_s": null' "$work/json"; then fail "two w
 
 if ls "$FAKE_CUDA_DIR"/abort-* 2>/dev/null; then fail "the fake driver aborted: $(cat "$FAKE_CUDA_DIR"/abort-*)"; fi
 
-# What a sandbox refuses skips what stands on it, and that is seen.
-FAKE_CUDA_LACKS=ipc,stream-values,batch check --quick --kills 4 || fail "gpu-check failed where much is refused"
+# What a sandbox refuses skips what stands on it, and that is seen. A container's /dev/shm is small.
+FAKE_CUDA_LACKS=ipc,stream-values,batch check --quick --kills 4 --shm 64 || fail "gpu-check failed where much is refused"
 grep -q '^refused  legacy-ipc' "$work/out/report.txt" || fail "legacy IPC was not refused"
 grep -q '^skipped all of memory "plain": legacy-ipc' "$work/out/report.txt" || fail "plain memory was not skipped"
 grep -q '^ok      roundtrip segments: K and V' "$work/out/report.txt" || fail "segments were not tried"
 
-# No GPU is a skip.
+# No memory to try anything in is a skip, and so is no GPU.
+status=0
+check --quick --shm 40 || status=$?
+test $status -eq 77 || fail "exit status $status where /dev/shm has no room for an arena"
+grep -q '^skipped everything else: /dev/shm has 40 MiB' "$work/out/report.txt" || fail "a /dev/shm without room is not told"
 status=0
 FAKE_CUDA_DEVICES=0 check --quick || status=$?
 test $status -eq 77 || fail "exit status $status where there is no GPU"
