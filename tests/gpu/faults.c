@@ -182,14 +182,22 @@ static uint32_t kill_crowd(uint64_t *number, uint64_t start_ms)
 static bool kill_workers(void)
 {
 	const uint64_t until = now_ms() + options.seconds * 1000;
-	uint64_t number = 1, killed = 0, baseline = 0, after, begun = now_ms(), start_ms;
+	uint64_t number = 1, killed = 0, baseline = 0, after, begun, start_ms;
 	uint32_t failed = 0;
 
 	if (!is_served(number++, 30)) {
 		printf("failed  faults: no worker is served, before any was killed\n");
 		return false;
 	}
+	begun = now_ms();		/* the copier has been started */
+	if (!is_served(number++, 30)) {
+		printf("failed  faults: only the first worker is served\n");
+		return false;
+	}
 	start_ms = (now_ms() - begun) / 2 + 5;	/* of what a worker takes from start to end */
+	/* As many as are asked for have to fit: half of this on average, and a driver takes its time to bury each. */
+	if (start_ms > options.seconds * 1000 / options.kills)
+		start_ms = options.seconds * 1000 / options.kills;
 	for (uint64_t round = 0; killed < options.kills && now_ms() < until; round++) {
 		if (round == SETTLED)
 			baseline = least_used(0, 2);
@@ -306,7 +314,7 @@ int main(int argc, char **argv)
 				*numbers[n].to = strtoull(argv[i + 1], NULL, 10);
 		}
 	}
-	if (!options.broker || !options.broker_pid || argc % 2 == 0) {
+	if (!options.broker || !options.broker_pid || !options.kills || argc % 2 == 0) {
 		fprintf(stderr, "usage: faults --broker NAME --broker-pid PID [--library FILE] [--memory plain|segments|both] "
 			"[--kills N] [--copier-kills N] [--seconds S] [--seed N]\n");
 		return 2;

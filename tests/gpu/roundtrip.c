@@ -174,6 +174,9 @@ static void a_stream_waits_for_a_retrieve(struct gpu_worker *w)
 
 	worker_choose(w, 14, 1, 3, ids);
 	memset(w->got, 0, w->bytes);
+	/* Before anything waits: pinning memory may wait for all that the device has been given. */
+	if (trial_pin(w->got, w->bytes) < 0)
+		give_up("could not pin memory: %s", trial_why());
 	worker_retrieve(w, &lease, 3, ids, &options, &job);
 	r = stoker_cuda_wait(w->c, job, w->stream);
 	if (r == -EOPNOTSUPP) {
@@ -182,7 +185,7 @@ static void a_stream_waits_for_a_retrieve(struct gpu_worker *w)
 		finish_well(w, job, "a retrieve");
 		return;
 	}
-	if (r < 0 || trial_pin(w->got, w->bytes) < 0 ||
+	if (r < 0 ||
 	    trial_enqueue(&(struct trial_copy){ .device = w->device, .host = w->got, .bytes = w->bytes, .to_host = true },
 			  w->stream) < 0)
 		give_up("could not make a stream wait: %s; %s", stoker_error(w->c), trial_why());
