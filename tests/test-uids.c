@@ -77,45 +77,55 @@ END_TEST
 /* ---- who may give orders ---------------------------------------------------------------------------- */
 
 static struct {
+	const char *program, *how;	/* the option that names the broker */
 	int binary, err;
 	const char *const *arguments;
 } order;
 
-static int stokerctl(void)
+static int program(void)
 {
-	const char *arguments[8] = { "stokerctl", "--name", rig_name };
-	int n = 3;
+	const char *arguments[12] = { order.program };
+	int n = 1;
 
-	for (const char *const *more = order.arguments; *more && n < 7; more++)
+	for (const char *const *more = order.arguments; *more && n < 9; more++)
 		arguments[n++] = *more;
+	arguments[n++] = order.how;
+	arguments[n++] = rig_name;
 	dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
 	dup2(order.err, STDERR_FILENO);
 	fexecve(order.binary, (char *const *)(uintptr_t)arguments, environ);
 	return 127;
 }
 
-/* stokerctl as @uid: its exit status; what it said is in @said. */
-static int order_as(uid_t uid, const char *const *arguments, char said[512])
+/* A program as @uid: its exit status; what it said is in @said. */
+static int run_as(uid_t uid, const char *name, const char *how, const char *const *arguments, char said[512])
 {
 	const char *build = getenv("top_builddir") ? getenv("top_builddir") : ".";
 	int err[2], status;
 	char path[512];
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "%s/stokerctl", build);
+	snprintf(path, sizeof(path), "%s/%s", build, name);
 	ck_assert_int_eq(pipe2(err, O_CLOEXEC), 0);
 	/* Opened as root: the build tree may lie where another uid cannot go. */
 	order.binary = open(path, O_RDONLY | O_CLOEXEC);
+	order.program = name;
+	order.how = how;
 	order.err = err[1];
 	order.arguments = arguments;
 	ck_assert_int_ge(order.binary, 0);
-	status = rig_run_as(uid, stokerctl);
+	status = rig_run_as(uid, program);
 	close(order.binary);
 	close(err[1]);
 	n = read(err[0], said, 511);
 	said[n > 0 ? n : 0] = '\0';
 	close(err[0]);
 	return status;
+}
+
+static int order_as(uid_t uid, const char *const *arguments, char said[512])
+{
+	return run_as(uid, "stokerctl", "--name", arguments, said);
 }
 
 #define ARGUMENTS(...) ((const char *const[]){ __VA_ARGS__, NULL })
@@ -152,6 +162,18 @@ START_TEST(the_brokers_own_uid_and_root_give_orders)
 }
 END_TEST
 
+START_TEST(a_broker_of_another_uid_can_be_measured_by_whoever_names_it)
+{
+	char said[512];
+
+	ck_assert_int_eq(run_as(HONEST_UID, "stoker-bench", "--attach",
+				ARGUMENTS("idle", "--clients", "1", "--seconds", "1"), said), 1);
+	ck_assert_msg(strstr(said, "belongs to uid 64101"), "%s", said);
+	ck_assert_msg(run_as(HONEST_UID, "stoker-bench", "--attach", ARGUMENTS("idle", "--clients", "1", "--seconds", "1",
+			     "--broker-uid", "64101"), said) == 0, "%s", said);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("uids");
@@ -167,6 +189,7 @@ int main(void)
 	tcase_add_test(tests, a_client_without_a_tenant_is_refused_and_told_why);
 	tcase_add_loop_test(tests, who_is_no_admin_may_look_and_not_give_orders, 0, 3);
 	tcase_add_test(tests, the_brokers_own_uid_and_root_give_orders);
+	tcase_add_test(tests, a_broker_of_another_uid_can_be_measured_by_whoever_names_it);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);
 }

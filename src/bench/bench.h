@@ -22,6 +22,7 @@ enum { BENCH_OK = 0, BENCH_FAILED = 1, BENCH_USAGE = 2 };
 struct bench_common {
 	const char *format;		/* "json" or "text" */
 	const char *attach;		/* NULL: a broker of one's own */
+	uint64_t broker_uid;		/* whose broker is believed, besides root's and one's own; 0: nobody's */
 	const char *stokerd;		/* NULL: beside stoker-bench, else in PATH */
 	const char *directory;		/* of the tier; NULL: the temporary directory */
 	struct option_list set;		/* SECTION.KEY=VALUE for the broker */

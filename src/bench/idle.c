@@ -43,7 +43,9 @@ static bool work_a_little(struct stoker *client)
 
 static bool attach_all(const char *name, struct stoker **clients)
 {
-	const struct stoker_options small = { .size = sizeof(small), .client_name = "stoker-bench" };
+	const struct stoker_options small = {
+		.size = sizeof(small), .client_name = "stoker-bench", .broker_uid = (uint32_t)bench_common.broker_uid,
+	};
 
 	for (uint64_t i = 0; i < options.clients; i++) {
 		if (stoker_attach(name, &small, &clients[i]) < 0) {

@@ -27,6 +27,8 @@ static const struct option_row general_options[] = {
 const struct option_row bench_broker_options[] = {
 	{ "attach", OPTION_TEXT, &bench_common.attach, 0, 0, "NAME",
 	  "use this broker instead of starting one (sizes and settings of the broker are its own then)" },
+	{ "broker-uid", OPTION_COUNT, &bench_common.broker_uid, 0, UINT32_MAX - 1, "UID",
+	  "attach to a broker of this uid too; 0: of root's and one's own only" },
 	{ "stokerd", OPTION_TEXT, &bench_common.stokerd, 0, 0, "PATH",
 	  "the daemon to start; else the one beside stoker-bench, else that in PATH" },
 	{ "directory", OPTION_TEXT, &bench_common.directory, 0, 0, "DIR",

@@ -151,6 +151,7 @@ static int attach(struct mover *mover)
 {
 	const struct stoker_options options = {
 		.size = sizeof(options), .client_name = "stoker-bench", .slots_large = MOVER_SLOTS_LARGE,
+		.broker_uid = (uint32_t)bench_common.broker_uid,
 	};
 	int r = stoker_attach(mover->config.broker, &options, &mover->stoker);
 
