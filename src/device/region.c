@@ -18,11 +18,11 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "src/common/addresses.h"
 #include "src/device/guard.h"
 #include "src/device/refuse.h"
 
 #define UNMAP_BYTES (256ull << 20)
-#define HUGE (2ull << 20)	/* regions begin at such an address, so that huge pages of tmpfs serve */
 
 /** struct range - one descriptor's part of a region while it is being checked. */
 struct range {
@@ -140,19 +140,12 @@ static int map_range(struct device_region *region, const struct range *range, ui
 /* Addresses for all ranges in one run, from a multiple of @align on. */
 static int reserve(struct device_region *region, uint64_t bytes, uint64_t align, char *why)
 {
-	const uint64_t wanted = bytes + align;
-	uint8_t *found = mmap(NULL, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uint64_t skip;
-
-	if (found == MAP_FAILED)
+	region->base = addresses_reserve(bytes, align);
+	if (!region->base)
 		return refuse(why, -ENOMEM, "could not register region: no run of %llu addresses is free; "
 			      "register less at once", (unsigned long long)bytes);
-	skip = -(uintptr_t)found & (align - 1);
-	if (skip)
-		munmap(found, skip);
-	region->base = found + skip;
 	region->bytes = bytes;
-	region->reserved_bytes = wanted - skip;
+	region->page = align;
 	return 0;
 }
 
@@ -234,7 +227,7 @@ int region_open(const struct region_rules *rules, const struct message_region_ad
 {
 	struct range ranges[MESSAGE_FDS_MAX];
 	struct device_region *region;
-	uint64_t bytes = 0, align = HUGE;
+	uint64_t bytes = 0, align = ADDRESSES_HUGE;
 	int r;
 
 	r = check_total(rules, message, why, &bytes);
@@ -263,10 +256,12 @@ int region_open(const struct region_rules *rules, const struct message_region_ad
 }
 
 /* In pieces: who else wants to map or unmap something waits for one, and not for all of a large region. */
-static void unmap(uint8_t *base, uint64_t bytes)
+static void unmap(const struct device_region *region)
 {
-	for (uint64_t at = 0; at < bytes; at += UNMAP_BYTES)
-		munmap(base + at, bytes - at < UNMAP_BYTES ? bytes - at : UNMAP_BYTES);
+	const uint64_t piece = region->page > UNMAP_BYTES ? region->page : UNMAP_BYTES;
+
+	for (uint64_t at = 0; at < region->bytes; at += piece)
+		munmap(region->base + at, region->bytes - at < piece ? region->bytes - at : piece);
 }
 
 void region_close(struct device_region *region)
@@ -278,7 +273,7 @@ void region_close(struct device_region *region)
 		if (region->guarded[i])
 			guard_remove(region->base + region->range_at[i]);
 	if (region->base)
-		unmap(region->base, region->reserved_bytes);
+		unmap(region);
 	free(region->entered);
 	free(region);
 }

@@ -16,7 +16,7 @@
 struct device_region {
 	uint8_t *base;
 	uint64_t bytes;
-	uint64_t reserved_bytes;	/* of the run of addresses from `base`, all of it ours to unmap */
+	uint64_t page;			/* the largest of its files (at least 2 MiB): mappings end at multiples of it */
 	uint32_t n_ranges;
 	uint64_t range_at[MESSAGE_FDS_MAX];	/* offset of each range in the region */
 	bool guarded[MESSAGE_FDS_MAX];

@@ -28,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/common/addresses.h"
 #include "src/common/log.h"
 #include "src/device/cuda/keep.h"
 #include "src/device/cuda/transfer.h"
@@ -105,7 +106,9 @@ static void must_live(struct copier *c, enum cuda_result result, const char *wha
 
 static int map_shared(struct copier *c, const int *fds, char *why)
 {
-	void *arena = mmap(NULL, c->start.arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+	void *at = addresses_reserve(c->start.arena_bytes, ADDRESSES_HUGE);
+	void *arena = at ? mmap(at, c->start.arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fds[0], 0) :
+		MAP_FAILED;
 	void *segment = mmap(NULL, c->start.segment_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
 
 	close(fds[0]);
