@@ -149,13 +149,15 @@ START_TEST(the_filler_populates_what_is_left_and_tells_of_each_extent_once)
 {
 	_Atomic bool stop = false;
 	struct filler *filler;
+	struct bell core;
 	struct stat st;
 	uint32_t extent;
 	int r;
 
 	open_as(EXTENTS * EXTENT, RECORDS, false);
 	ck_assert_int_eq(arena_populate(arena, 0), 0);
-	ck_assert_int_eq(filler_start(arena, 1, &stop, &filler), 0);
+	ck_assert_int_eq(bell_init(&core), 0);
+	ck_assert_int_eq(filler_start(arena, 1, &core, &stop, &filler), 0);
 	ck_assert_uint_eq(filled(filler, EXTENTS - 1, _i), 0);
 	expect(!filler_take(filler, &extent, &r));
 	ck_assert_uint_eq(filler_bytes(filler), (EXTENTS - 1) * EXTENT);
@@ -169,11 +171,13 @@ START_TEST(the_filler_ends_when_it_is_told_to)
 {
 	_Atomic bool stop = true;
 	struct filler *filler;
+	struct bell core;
 	uint32_t extent;
 	int r;
 
 	open_as(EXTENTS * EXTENT, RECORDS, false);
-	ck_assert_int_eq(filler_start(arena, 0, &stop, &filler), 0);
+	ck_assert_int_eq(bell_init(&core), 0);
+	ck_assert_int_eq(filler_start(arena, 0, &core, &stop, &filler), 0);
 	filler_help(filler);
 	expect(!filler_take(filler, &extent, &r));
 	filler_end(filler);
@@ -437,15 +441,113 @@ START_TEST(a_small_dev_shm_bounds_the_arena_and_a_full_one_fails_an_extent)
 }
 END_TEST
 
-START_TEST(huge_pages_are_used_where_the_mount_has_them)
+#define LARGE	(4u << 20)	/* an extent that huge pages fit into */
+
+/* Bytes of the arena that the kernel says are mapped as huge pages. */
+static uint64_t huge_bytes_mapped(void)
 {
-	if (!own_shm("size=64M,huge=advise"))
+	FILE *maps = fopen("/proc/self/smaps", "re");
+	unsigned long long from, to, kib, bytes = 0;
+	bool inside = false;
+	char line[512];
+
+	ck_assert_ptr_nonnull(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%llx-%llx ", &from, &to) == 2)
+			inside = from >= (uintptr_t)arena->base && to <= (uintptr_t)arena->base + arena->bytes;
+		else if (inside && sscanf(line, "ShmemPmdMapped: %llu kB", &kib) == 1)
+			bytes += kib * 1024;
+	}
+	fclose(maps);
+	return bytes;
+}
+
+START_TEST(huge_pages_are_used_whatever_the_options_of_the_mount_are)
+{
+	static const char *const options[] = { "size=64M", "size=64M,huge=advise", "size=64M,huge=never" };
+	struct stat st;
+
+	if (!own_shm(options[_i]))
 		return;
-	ck_assert_int_eq(arena_open(name, 16 * EXTENT, 4 * EXTENT, RECORDS, false, why, &arena), 0);
-	expect(arena->huge);
+	ck_assert_int_eq(arena_open(name, 4 * LARGE, LARGE, RECORDS, false, why, &arena), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		ck_assert_int_eq(arena_populate(arena, i), 0);
+	ck_assert_int_eq(arena_populate_part(arena, 3, 0, LARGE, false), 0);
+	ck_assert_uint_eq(huge_bytes_mapped(), arena->huge_bytes);
+	expect(arena->huge_bytes <= 3 * LARGE);
+	if (arena->huge_bytes == 0)
+		printf("# skipped: this kernel makes no huge pages of shared memory\n");
+	ck_assert_int_eq(fstat(arena->fd, &st), 0);
+	ck_assert_int_eq(st.st_blocks * 512, 4 * LARGE);
+	for (uint64_t i = 0; i < arena->bytes; i++)
+		expect(arena->base[i] == 0);
+
+	/* Who comes after this broker finds the bytes, in the pages that they have. */
+	memset(arena->base, 0x5c, arena->bytes);
+	arena_close(arena);
+	ck_assert_int_eq(arena_open(name, 4 * LARGE, LARGE, RECORDS, false, why, &arena), 0);
+	expect(arena->warm);
 	for (uint32_t i = 0; i < 4; i++)
 		ck_assert_int_eq(arena_populate(arena, i), 0);
-	memset(arena->base, 1, arena->bytes);
+	for (uint64_t i = 0; i < arena->bytes; i++)
+		expect(arena->base[i] == 0x5c);
+}
+END_TEST
+
+START_TEST(what_does_not_fit_as_a_huge_page_fits_as_small_ones_or_keeps_nothing)
+{
+	static char piece[4096];
+	uint32_t failed = 0;
+	struct stat st;
+	int fd;
+
+	if (!own_shm("size=24M"))
+		return;
+	ck_assert_int_eq(arena_open(name, 4 * LARGE, LARGE, RECORDS, false, why, &arena), 0);
+	fd = open("/dev/shm/somebody-else", O_CREAT | O_WRONLY, 0600);
+	for (int i = 0; i < (13 << 20) / 4096; i++)
+		ck_assert_int_eq(write(fd, piece, sizeof(piece)), sizeof(piece));
+	for (uint32_t i = 0; i < 4; i++)
+		failed += arena_populate(arena, i) == -ENOSPC;
+	ck_assert_uint_eq(failed, 2);
+	ck_assert_int_eq(fstat(arena->fd, &st), 0);
+	ck_assert_int_eq(st.st_blocks * 512, 2 * LARGE);
+	close(fd);
+}
+END_TEST
+
+START_TEST(where_processors_are_few_the_filler_makes_huge_pages_only_while_the_core_sleeps)
+{
+	_Atomic bool stop = false;
+	struct filler *filler;
+	cpu_set_t one;
+	struct bell core;
+	uint32_t extent, n = 0;
+	uint64_t before;
+	int r;
+
+	CPU_ZERO(&one);
+	CPU_SET((unsigned)sched_getcpu(), &one);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	ck_assert_int_eq(arena_open(name, 16 * LARGE, LARGE, RECORDS, false, why, &arena), 0);
+	ck_assert_int_eq(arena_populate(arena, 0), 0);
+	before = arena->huge_bytes;
+	ck_assert_int_eq(bell_init(&core), 0);
+	if (_i)
+		bell_arm(&core);
+	ck_assert_int_eq(filler_start(arena, 1, &core, &stop, &filler), 0);
+	while (n < 15) {
+		if (filler_take(filler, &extent, &r)) {
+			ck_assert_int_eq(r, 0);
+			n++;
+		}
+		usleep(1000);
+	}
+	filler_end(filler);
+	if (_i && before > 0)
+		ck_assert_uint_gt(arena->huge_bytes, before);
+	if (!_i)
+		ck_assert_uint_eq(arena->huge_bytes, before);
 }
 END_TEST
 
@@ -580,7 +682,9 @@ static Suite *suite(void)
 	tcase_add_test(objects, more_than_the_machine_has_is_refused_and_leaves_nothing);
 	tcase_add_test(objects, an_arena_that_is_never_populated_may_be_larger_than_the_machine);
 	tcase_add_test(objects, a_small_dev_shm_bounds_the_arena_and_a_full_one_fails_an_extent);
-	tcase_add_test(objects, huge_pages_are_used_where_the_mount_has_them);
+	tcase_add_loop_test(objects, huge_pages_are_used_whatever_the_options_of_the_mount_are, 0, 3);
+	tcase_add_test(objects, what_does_not_fit_as_a_huge_page_fits_as_small_ones_or_keeps_nothing);
+	tcase_add_loop_test(objects, where_processors_are_few_the_filler_makes_huge_pages_only_while_the_core_sleeps, 0, 2);
 	tcase_add_test(objects, a_broker_killed_while_it_commits_leaves_whole_entries_only);
 	suite_add_tcase(s, objects);
 	tcase_add_checked_fixture(limits, root_up, root_down);

@@ -34,7 +34,7 @@ static_assert(offsetof(struct arena_entry, check) == 124, "the layout outlives t
 #define ARENA_MAGIC	0x616e657261656b73ull	/* "skearena" */
 #define ARENA_FORMAT	1u	/* of the table */
 #define ARENA_COMMITTED	0x6d6d6f43u
-#define ARENA_PART	(256u << 10)	/* bytes that are populated at once where others must not wait */
+#define ARENA_PART	(2u << 20)	/* bytes that are populated at once: a huge page */
 #define ARENA_HEADER	4096u	/* bytes of the table object before its entries */
 
 /** struct arena_header - first page of the table: what the two objects were made for. */
@@ -53,7 +53,7 @@ struct arena {
 	uint64_t extent_bytes;
 	uint32_t extents;
 	uint32_t records;	/* entries of the table */
-	bool huge;		/* faults may give huge pages */
+	_Atomic uint64_t huge_bytes;	/* of what was populated: in huge pages */
 	bool warm;		/* taken over from a broker before, of the same geometry */
 	struct arena_entry *table;
 	struct arena_header *header;	/* the mapping that `table` is part of */
@@ -81,12 +81,13 @@ void arena_unlink(const char *name);
 int arena_check(const char *name, char *why);
 
 /*
- * Reserve memory for one extent, and enter it into this process's page tables (any thread, 40 ms and
- * more): whole, or from @at on @bytes of it. 0, or -errno: then nothing of a whole extent is reserved,
- * and of one that was populated in parts arena_vacate() gives back the rest.
+ * Reserve memory for one extent, and enter it into this process's page tables (any thread, 5 to 40 ms and
+ * more): whole, or from @at on @bytes of it. @huge: by huge pages where there are any, ten times faster; but
+ * the kernel may keep the processor of whoever asks for 0.1 ms and more at a time. 0, or -errno: then nothing
+ * of a whole extent is reserved, and of one that was populated in parts arena_vacate() gives back the rest.
  */
-int arena_populate(struct arena *arena, uint32_t extent);
-int arena_populate_part(struct arena *arena, uint32_t extent, uint64_t at, uint64_t bytes);
+int arena_populate(struct arena *arena, uint32_t extent);	/* huge */
+int arena_populate_part(struct arena *arena, uint32_t extent, uint64_t at, uint64_t bytes, bool huge);
 void arena_vacate(struct arena *arena, uint32_t extent);	/* it was never handed to anybody */
 
 /* Largest arena that this machine can give now, in bytes, and what bounds it. */

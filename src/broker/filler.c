@@ -12,9 +12,14 @@
 /* Where in its life an extent is; below 0: over, with that error. */
 enum { EXTENT_LEFT = 0, EXTENT_OVER = 1, EXTENT_TAKEN = 2 };
 
+#define WARY_PARTS	8	/* some 10 ms */
+
 struct filler {
 	struct arena *arena;
+	const struct bell *core;
 	const _Atomic bool *stop;
+	bool few;			/* processors: what is not preempted is waited for */
+	_Atomic int wary;		/* parts to populate by small pages still, once the core thread sleeps */
 	_Atomic uint32_t next;		/* extent that nobody has begun */
 	_Atomic uint64_t bytes;
 	uint32_t first_open;		/* the owner's: all before it are taken */
@@ -22,6 +27,29 @@ struct filler {
 	bool started;
 	_Atomic int state[];		/* of each extent of the arena */
 };
+
+/* One for the core thread, one for a client, one for this, and one for whoever wakes meanwhile. */
+static bool processors_are_few(void)
+{
+	cpu_set_t processors;
+
+	return sched_getaffinity(0, sizeof(processors), &processors) == 0 && CPU_COUNT(&processors) < 4;
+}
+
+/*
+ * Where processors are few: not while the core thread is awake, nor for a while after. A client that was kept waiting finds
+ * it asleep, and would be kept waiting again.
+ */
+static bool may_stall(struct filler *filler)
+{
+	if (!filler->few)
+		return true;
+	if (!bell_is_armed(filler->core))
+		atomic_store_explicit(&filler->wary, WARY_PARTS, memory_order_relaxed);
+	else if (atomic_load_explicit(&filler->wary, memory_order_relaxed) > 0)
+		atomic_fetch_sub_explicit(&filler->wary, 1, memory_order_relaxed);
+	return atomic_load_explicit(&filler->wary, memory_order_relaxed) <= 0;
+}
 
 /* Returns false if no extent was left, or it is to stop. */
 static bool populate_next(struct filler *filler)
@@ -37,7 +65,7 @@ static bool populate_next(struct filler *filler)
 
 		if (atomic_load_explicit(filler->stop, memory_order_relaxed))
 			return false;
-		r = arena_populate_part(filler->arena, extent, at, bytes);
+		r = arena_populate_part(filler->arena, extent, at, bytes, may_stall(filler));
 		atomic_fetch_add_explicit(&filler->bytes, bytes, memory_order_relaxed);
 	}
 	if (r < 0)
@@ -59,14 +87,17 @@ static void *filler_main(void *arg)
 	return NULL;
 }
 
-int filler_start(struct arena *arena, uint32_t first, const _Atomic bool *stop, struct filler **ret)
+int filler_start(struct arena *arena, uint32_t first, const struct bell *core, const _Atomic bool *stop,
+		 struct filler **ret)
 {
 	struct filler *filler = calloc(1, sizeof(*filler) + arena->extents * sizeof(filler->state[0]));
 
 	if (!filler)
 		return -ENOMEM;
 	filler->arena = arena;
+	filler->core = core;
 	filler->stop = stop;
+	filler->few = processors_are_few();
 	filler->first_open = first;
 	atomic_init(&filler->next, first);
 	filler->started = pthread_create(&filler->thread, NULL, filler_main, filler) == 0;

@@ -275,7 +275,8 @@ static void extents_in_background(struct starter *starter)
 	struct arena *arena = starter->config.arena;
 	struct filler *filler = NULL;
 	uint64_t since = now_ns(), before = 0;
-	bool go_on = filler_start(arena, starter->extents_given, &starter->stop, &filler) == 0;
+	bool go_on = filler_start(arena, starter->extents_given, starter->config.link->core_bell, &starter->stop,
+				  &filler) == 0;
 
 	if (!go_on)
 		log_warning("no memory to populate the arena: it stays as large as it is");
@@ -325,8 +326,9 @@ static void *starter_main(void *arg)
 		extents_now(starter, arena->extents);
 	orders_await(starter, ORDERS);
 	if (starter->extents_given == arena->extents)
-		log_info("the arena is populated: %u of %u extents", arena->extents - starter->extents_failed,
-			 arena->extents);
+		log_info("the arena is populated: %u of %u extents, %" PRIu64 " MiB of it in huge pages",
+			 arena->extents - starter->extents_failed, arena->extents,
+			 atomic_load(&arena->huge_bytes) >> 20);
 	return NULL;
 }
 

@@ -27,7 +27,7 @@
 
 /*
  * And up to half as much again, so that no small rest is left over. Not more: the arena's pages are small where the
- * mount gives no huge ones, block devices take 127 to 254 segments a request, and what has more is cut by the
+ * kernel gave no huge ones, block devices take 127 to 254 segments a request, and what has more is cut by the
  * kernel into a full request and a crumb: fio's reads into such memory were half as fast at 1,028 KiB as at 512.
  */
 #define TRANSFER_BYTES	524288u

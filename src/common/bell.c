@@ -70,3 +70,8 @@ void bell_ring(struct bell *bell)
 {
 	shared_bell_ring(&bell->shared, bell->fd);
 }
+
+bool bell_is_armed(const struct bell *bell)
+{
+	return atomic_load_explicit(&bell->shared.armed, memory_order_relaxed);
+}

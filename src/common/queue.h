@@ -40,6 +40,7 @@ void bell_fini(struct bell *bell);
 void bell_arm(struct bell *bell);
 void bell_disarm(struct bell *bell);	/* drains the eventfd too */
 void bell_ring(struct bell *bell);	/* any thread */
+bool bell_is_armed(const struct bell *bell);	/* any thread: a hint that the consumer sleeps */
 
 /*
  * The same between two processes of this program that trust each other, in memory that both map: a queue
