@@ -5,7 +5,8 @@
  * that the tier always has its fill of reads.
  *
  * fio reads a file of its own in the same directory, by the same interface, in pieces of the same size,
- * with as many bytes under way; in turns with ours where it is installed.
+ * with as many bytes under way; in turns with ours where it is installed. Its memory is to be as good as the
+ * broker's, huge pages: into small ones it reads at a third to a half of that rate on some machines.
  */
 #include "config.h"
 
@@ -159,7 +160,7 @@ static double run_fio(struct disk *disk)
 	FILE *pipe;
 
 	snprintf(command, sizeof(command),
-		 "exec fio --name=stoker-bench --filename='%s/fio' --ioengine=io_uring --direct=1 --rw=read --bs=%llu "
+		 "GLIBC_TUNABLES=glibc.malloc.hugetlb=1 exec fio --name=stoker-bench --filename='%s/fio' --ioengine=io_uring --direct=1 --rw=read --bs=%llu "
 		 "--iodepth=%llu --size=%llu --output-format=json 2>/dev/null", disk->broker.tier,
 		 (unsigned long long)piece, (unsigned long long)depth,
 		 (unsigned long long)(options.data / piece * piece));
