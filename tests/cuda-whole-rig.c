@@ -15,7 +15,7 @@
 
 const struct cuda_driver *cuda;
 static char library_option[4200];
-const char *gpu_further_option;
+const char *gpu_further_option, *gpu_forbidden;
 
 /* The broker is started before this process opens the driver. */
 void gpu_setup(void)
@@ -30,6 +30,7 @@ void gpu_setup(void)
 	whole.options[2] = "--set=gpu.hang_ms=2000";
 	whole.options[3] = "--set=gpu.idle_ms=1000";
 	whole.options[4] = gpu_further_option;
+	whole.forbidden = gpu_forbidden;
 	whole_start();
 }
 

@@ -21,6 +21,7 @@ struct gpu_worker {
 
 extern const struct cuda_driver *cuda;
 extern const char *gpu_further_option;	/* for the broker, before it is started */
+extern const char *gpu_forbidden;	/* and what the kernel is to refuse it (see forbid.c); NULL: nothing */
 
 /* Checked fixtures. The broker is started before this process opens the driver, or a child does. */
 void gpu_setup(void);

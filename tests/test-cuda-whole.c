@@ -250,6 +250,38 @@ START_TEST(a_copier_is_ended_when_the_broker_stops)
 }
 END_TEST
 
+static void setup_without_pidfds(void)
+{
+	gpu_forbidden = "pidfd";
+	gpu_setup_with_driver();
+}
+
+/* Sandboxes have none: that a copier is gone is seen by looking for it. */
+START_TEST(where_there_are_no_pidfds_copiers_are_replaced_and_ended_too)
+{
+	struct gpu_worker g;
+
+	gpu_start(&g, false);
+	gpu_stores(&g, 1000, 5);
+	const pid_t first = gpu_copier();
+	kill(first, SIGKILL);
+	gpu_until_well(&g, 2000);
+	const pid_t second = gpu_copier();
+	ck_assert_int_ne(second, first);
+	gpu_upload(&g, 3000, 5);
+	atomic_store(&rig_control->hang_in, 1);
+	ck_assert_uint_ne(gpu_store_uploaded(&g, 3000, 5).status, STOKER_STATUS_OK);
+	gpu_until_well(&g, 4000);
+	gpu_gets(&g, 1000, 5);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_GPU_RESTARTS), 2);
+	const pid_t third = gpu_copier();
+	ck_assert_int_ne(third, second);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+	ck_assert_int_lt(kill(third, 0), 0);
+	gpu_close(&g);
+}
+END_TEST
+
 START_TEST(a_context_that_dies_costs_its_jobs_and_is_replaced)
 {
 	struct gpu_worker g;
@@ -347,7 +379,7 @@ int main(void)
 {
 	Suite *suite = suite_create("cuda-whole");
 	TCase *tests = tcase_create("cuda-whole"), *alone = tcase_create("processes"),
-	      *limited = tcase_create("limited"), *quiet = tcase_create("quiet");
+	      *limited = tcase_create("limited"), *quiet = tcase_create("quiet"), *sandboxed = tcase_create("sandboxed");
 
 	if (!rig_library()) {
 		printf("1..0 # SKIP the fake driver is a shared library, which this build has not\n");
@@ -375,6 +407,10 @@ int main(void)
 	tcase_set_timeout(quiet, 120);
 	tcase_add_test(quiet, a_copier_logs_no_more_than_its_broker);
 	suite_add_tcase(suite, quiet);
+	tcase_add_checked_fixture(sandboxed, setup_without_pidfds, gpu_teardown);
+	tcase_set_timeout(sandboxed, 120);
+	tcase_add_test(sandboxed, where_there_are_no_pidfds_copiers_are_replaced_and_ended_too);
+	suite_add_tcase(suite, sandboxed);
 	tcase_add_checked_fixture(alone, gpu_setup, gpu_teardown);
 	tcase_set_timeout(alone, 120);
 	tcase_add_test(alone, a_worker_that_is_killed_leaves_no_memory_in_use);

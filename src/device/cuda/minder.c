@@ -35,6 +35,7 @@
 #define SAY_NS		1000000000ull	/* between two lines about copiers that were never up */
 #define AGAIN_NS	10000000ull	/* before something is said again that could not be */
 #define STOP_MS		5000		/* for an end of its own, when the broker stops */
+#define LOOK_MS		10		/* between looks for its end, where no pidfd tells of it */
 #define SEND_BUFFER	(1 << 20)
 #define COPIER_FD	3
 
@@ -140,10 +141,9 @@ static int start_process(struct device *device)
 	close(pair[1]);
 	if (r < 0)
 		return r;
+	/* Sandboxes refuse it: then the end of the pair tells that it is near, and its end is looked for (next_due()). */
 	minder->pidfd = (int)syscall(SYS_pidfd_open, minder->pid, 0);
-	if (minder->pidfd < 0)
-		return -errno;
-	r = watch(minder, EPOLL_CTL_ADD, minder->pidfd, EPOLLIN);
+	r = minder->pidfd < 0 ? 0 : watch(minder, EPOLL_CTL_ADD, minder->pidfd, EPOLLIN);
 	return r < 0 ? r : watch(minder, EPOLL_CTL_ADD, minder->socket, EPOLLIN);
 }
 
@@ -395,7 +395,7 @@ static void listen_to_it(struct device *device, uint64_t now_ns)
 			return;
 		if (r >= 0 && message_take(device, &in, now_ns))
 			continue;
-		if (r == -EPIPE)	/* its own end is near, and comes by the pidfd */
+		if (r == -EPIPE)	/* its own end is near, and is looked for */
 			let_go(minder, now_ns);
 		else
 			put_down(device, "the copier said what makes no sense; it is replaced", now_ns);
@@ -530,7 +530,8 @@ static uint64_t next_due(const struct device *device, uint64_t now_ns)
 		return minder->idle_ns && minder->idle_ns + device->gpu.idle_ns < next ?
 		       minder->idle_ns + device->gpu.idle_ns : next;
 	case MINDER_ENDING:
-		return minder->beat_ns + hang_ns(device);
+		next = minder->pidfd < 0 ? now_ns + LOOK_MS * 1000000ull : UINT64_MAX;
+		return minder->beat_ns + hang_ns(device) < next ? minder->beat_ns + hang_ns(device) : next;
 	default:
 		return UINT64_MAX;
 	}
@@ -615,13 +616,17 @@ int minder_init(struct device *device)
 /* Wait for its end, for so long. */
 static bool await_end(const struct minder *minder, int ms)
 {
-	struct pollfd pidfd = { .fd = minder->pidfd, .events = POLLIN };
-	siginfo_t info;
+	struct pollfd pidfd = { .fd = minder->pidfd, .events = POLLIN };	/* -1: poll() just waits */
+	const int step = minder->pidfd < 0 ? LOOK_MS : ms;
+	siginfo_t info = { 0 };
 
-	while (poll(&pidfd, 1, ms) < 0 && errno == EINTR)
-		;
-	info.si_pid = 0;
-	return waitid(P_PID, (id_t)minder->pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid != 0;
+	for (; ms > 0 && info.si_pid == 0; ms -= step) {
+		while (poll(&pidfd, 1, step) < 0 && errno == EINTR)
+			;
+		if (waitid(P_PID, (id_t)minder->pid, &info, WEXITED | WNOHANG) != 0)
+			return false;
+	}
+	return info.si_pid != 0;
 }
 
 void minder_fini(struct device *device)
