@@ -143,12 +143,12 @@ static pid_t start_worker(uint64_t number, uint64_t rounds)
 }
 
 /* Does a new worker get what it asks for? Tries again until @seconds have passed: a copier may be starting. */
-static bool is_served(uint64_t number, uint64_t seconds)
+static bool is_served(uint64_t *number, uint64_t seconds)
 {
 	const uint64_t until = now_ms() + seconds * 1000;
 
 	do {
-		const pid_t pid = start_worker(number++, 4);
+		const pid_t pid = start_worker((*number)++, 4);
 		int status = 0;
 
 		waitpid(pid, &status, 0);
@@ -185,12 +185,12 @@ static bool kill_workers(void)
 	uint64_t number = 1, killed = 0, baseline = 0, after, begun, start_ms;
 	uint32_t failed = 0;
 
-	if (!is_served(number++, 30)) {
+	if (!is_served(&number, 30)) {
 		printf("failed  faults: no worker is served, before any was killed\n");
 		return false;
 	}
 	begun = now_ms();		/* the copier has been started */
-	if (!is_served(number++, 30)) {
+	if (!is_served(&number, 30)) {
 		printf("failed  faults: only the first worker is served\n");
 		return false;
 	}
@@ -204,7 +204,7 @@ static bool kill_workers(void)
 		failed += kill_crowd(&number, start_ms);
 		killed += CROWD;
 	}
-	if (!is_served(number++, 30)) {
+	if (!is_served(&number, 30)) {
 		printf("failed  faults: no worker is served after %llu kills\n", (unsigned long long)killed);
 		return false;
 	}
@@ -282,7 +282,7 @@ static bool kill_copiers(void)
 		usleep(200 * 1000);
 		kill(worker, SIGKILL);
 		waitpid(worker, &status, 0);
-		if (!copier || kill((pid_t)options.broker_pid, 0) < 0 || !is_served(number++, 40)) {
+		if (!copier || kill((pid_t)options.broker_pid, 0) < 0 || !is_served(&number, 40)) {
 			printf("failed  faults: copier %llu: %s\n", (unsigned long long)i,
 			       !copier ? "there was none to be killed" : kill((pid_t)options.broker_pid, 0) < 0 ?
 			       "the broker died with it" : "no worker was served afterwards");
