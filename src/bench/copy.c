@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "src/bench/bench.h"
 #include "src/bench/chain.h"
@@ -78,6 +79,7 @@ static bool plain_start(struct plain *plain, const struct copy *copy)
 		bench_say("no memory for %u times %zu bytes", PLACES + 1, plain->bytes);
 		return false;
 	}
+	madvise(plain->arena, PLACES * plain->bytes, MADV_HUGEPAGE);	/* as the broker's is */
 	memset(plain->arena, 2, PLACES * plain->bytes);
 	pthread_barrier_init(&plain->begin, NULL, (unsigned int)options.threads + 1);
 	pthread_barrier_init(&plain->end, NULL, (unsigned int)options.threads + 1);
