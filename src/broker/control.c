@@ -326,6 +326,10 @@ static void on_answer(struct broker *broker, struct order *order)
 	case ORDER_SAVE_EPOCH:
 		models_answer(broker, order);
 		break;
+	case ORDER_TIER_CORRUPT:
+		log_error("tier %s: out of service after %u objects in a row that were not what had been written; look at the "
+			  "disk, then start the broker again", broker->config.tiers[order->tier.number].name, TIER_ERRORS_MAX);
+		break;
 	case ORDER_TENANT:
 		broker->tenants_busy &= ~(1u << order->tenant.number);
 		break;

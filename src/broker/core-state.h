@@ -53,6 +53,7 @@ struct core {
 	uint32_t n_tiers;
 	struct tier *tiers[ENGINE_TIERS_MAX];
 	struct control_tier tier_rows[ENGINE_TIERS_MAX];
+	struct order corrupt_orders[ENGINE_TIERS_MAX];	/* told at most once each */
 	uint64_t *extents;		/* bit: it is populated */
 	uint32_t n_extents;
 	struct model *models[MODELS_MAX];	/* by the registry's number; NULL until it is open */

@@ -52,6 +52,7 @@ struct model;
 	ORDER(GONE,        "all that a client had is over") \
 	ORDER(SAVE_EPOCH,  "make an epoch durable in the state directory") \
 	ORDER(POOL_DEAD,   "a pool's memory could not be touched") \
+	ORDER(TIER_CORRUPT, "a tier gives back other bytes than it was given: it is out of service") \
 	/* never with the core: the device is waited for */ \
 	ORDER(REGION_ADD,  "memory is being opened") \
 	ORDER(REGION_DROP, "it is being closed")
@@ -105,7 +106,7 @@ struct order {
 		struct { uint32_t number; struct engine_quota quota; } tenant;
 		struct { struct arena *arena; const struct device_backend *backend; struct device *device; } machine;
 		struct { uint32_t number; const struct device_backend *backend; struct device *device; } device;
-		struct { struct tier *tier; uint32_t number; } tier;
+		struct { struct tier *tier; uint32_t number; } tier;	/* TIER_* */
 		struct { uint32_t awaited; } drain;		/* tiers that are being flushed; the core's */
 		uint32_t extent;
 		struct order_found *found;

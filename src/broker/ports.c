@@ -282,6 +282,30 @@ const struct engine_ports core_ports = {
 
 #define REAP 32u
 
+static void tier_fail(struct core *core, uint32_t number)
+{
+	core->tier_rows[number].state = STOKER_TIER_FAILED;
+	core->degraded = true;
+	figures_tiers(core);
+	figures_state(core);
+	engine_tier_down(core->engine, number);
+}
+
+/* An object was not what had been written: does its tier give back nothing else any more? */
+static void tiers_look(struct core *core)
+{
+	for (uint32_t i = 0; i < core->n_tiers; i++) {
+		struct engine_tier_figures figures;
+
+		engine_tier_figures(core->engine, i, &figures);
+		if (figures.corrupt_in_a_row < TIER_ERRORS_MAX || core->tier_rows[i].state != STOKER_TIER_SERVING)
+			continue;
+		core->corrupt_orders[i] = (struct order){ .type = ORDER_TIER_CORRUPT, .tier = { .number = i } };
+		link_tell(&core->control, &core->corrupt_orders[i]);
+		tier_fail(core, i);
+	}
+}
+
 static void pool_dead(struct core *core, uint32_t client, uint32_t pool)
 {
 	if (core->channels[client])
@@ -301,6 +325,8 @@ static void device_event_take(struct core *core, const struct device_event *even
 	case DEVICE_CHECKED:
 		core->copies_out--;
 		engine_check_done(core->engine, event->copy, event->result, event->checksum);
+		if (event->result == ENGINE_CORRUPT)
+			tiers_look(core);
 		break;
 	case DEVICE_POOL_DEAD:
 		pool_dead(core, event->client, event->pool);
@@ -318,6 +344,8 @@ static void tier_event_take(struct core *core, uint32_t number, const struct tie
 		core->io_out--;
 		engine_clock(core->engine, clock_now(&core->clock));	/* how long it took, not when the last turn was */
 		engine_io_done(core->engine, event->io, event->result);
+		if (event->result == ENGINE_CORRUPT)
+			tiers_look(core);
 		break;
 	case TIER_EPOCH_DONE:
 		core->io_out--;
@@ -332,11 +360,7 @@ static void tier_event_take(struct core *core, uint32_t number, const struct tie
 			link_tell(&core->control, order);
 		break;
 	case TIER_FAILED:
-		core->tier_rows[number].state = STOKER_TIER_FAILED;
-		core->degraded = true;
-		figures_tiers(core);
-		figures_state(core);
-		engine_tier_down(core->engine, number);
+		tier_fail(core, number);
 		break;
 	}
 }

@@ -27,7 +27,8 @@
 
 struct tier;
 
-#define TIER_ERRORS_MAX	16u	/* failed reads and writes in a row that take a tier out of service */
+/* Failed reads and writes in a row, or objects that are not what was written, that take a tier out of service. */
+#define TIER_ERRORS_MAX	16u
 
 struct tier_config {
 	char name[32];			/* "disk0" */

@@ -152,6 +152,7 @@ static void is_corrupt(struct engine *e, uint32_t number)
 	count(e, STOKER_COUNTER_CHECKSUM_ERRORS, !stale);
 	if (record->flags & RECORD_LANDED) {
 		e->tiers[record->tier].figures.checksum_errors += !stale;
+		e->tiers[record->tier].figures.corrupt_in_a_row += !stale;
 		record_drop_disk(e, number);
 	}
 	record_drop_arena(e, number);
@@ -166,6 +167,8 @@ static void verified(struct engine *e, uint32_t number, enum engine_result resul
 		is_corrupt(e, number);
 		return;
 	}
+	if (landed)
+		e->tiers[record->tier].figures.corrupt_in_a_row = 0;
 	record->checksum = checksum;
 	record->flags &= (uint8_t)~RECORD_LANDED;
 	record_ready(e, number);
