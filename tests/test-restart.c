@@ -230,39 +230,45 @@ START_TEST(a_byte_that_changed_on_disk_is_a_miss_and_counted)
 }
 END_TEST
 
-enum { CORRUPT_MAX = 16 };	/* TIER_ERRORS_MAX of the broker */
-
-START_TEST(a_disk_that_gives_back_other_bytes_again_and_again_is_taken_out_of_service)
+/*
+ * Wrong checksums in a row are a fault of the disk. Other objects than the tier's table names (_i = 1) are not: the
+ * table could not be kept for a while.
+ */
+START_TEST(a_disk_whose_checksums_are_wrong_again_and_again_is_taken_out_of_service)
 {
-	uint8_t payload[CORRUPT_MAX][64];
+	const uint32_t max = 16;		/* TIER_ERRORS_MAX of the broker */
+	struct stoker_key header[2];		/* of an image: its key, then its parent's */
+	uint8_t payload[17][64];
 	struct control_tier tier;
 	struct worker w;
 
 	whole_start();
 	worker_start(&w);
-	worker_stores(&w, 0, CORRUPT_MAX);
-	for (uint32_t i = 0; i < CORRUPT_MAX; i++)
+	worker_stores(&w, 0, max + 1);
+	for (uint32_t i = 0; i <= max; i++)
 		memcpy(payload[i], w.memory + i * WORKER_BLOCKS * WORKER_BYTES, sizeof(payload[i]));
 	worker_end(&w);
 	ck_assert_int_eq(whole_end(SIGTERM), 0);
-	for (uint32_t i = 0; i < CORRUPT_MAX; i++)
-		flip(payload[i], sizeof(payload[i]));
+	for (uint32_t i = 1; i <= max; i++) {
+		worker_keys(&header[0], i, 1);
+		worker_keys(&header[1], i - 1, 1);
+		flip(_i ? (void *)header : payload[i], _i ? sizeof(header) : sizeof(payload[i]));
+	}
 	whole.memory = "16M";			/* so that nothing is in the arena */
 	whole_start();
 	worker_start(&w);
-	for (uint32_t i = 0; i < CORRUPT_MAX; i++) {
+	for (uint32_t i = 1; i <= max; i++) {
 		expect(control_read_tier(whole_page(), 0, &tier));
 		ck_assert_uint_eq(tier.state, STOKER_TIER_SERVING);
 		worker_gets(&w, i, 1, 0);
 	}
-	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_CHECKSUM_ERRORS), CORRUPT_MAX);
-	await(control_read_tier(whole_page(), 0, &tier) && tier.state == STOKER_TIER_FAILED);
-	ck_assert_uint_eq(atomic_load(&whole_page()->state), STOKER_STATE_DEGRADED);
-	await(whole_logged("out of service after 16 objects in a row that were not what had been written") == 1);
+	ck_assert_uint_eq(whole_counter(STOKER_COUNTER_CHECKSUM_ERRORS), max);
+	worker_gets(&w, 0, 1, _i);		/* the one that is right */
+	await(control_read_tier(whole_page(), 0, &tier) && tier.state == (_i ? STOKER_TIER_SERVING : STOKER_TIER_FAILED));
+	await(whole_logged("out of service after 16 objects in a row whose checksums were wrong") == !_i);
 	worker_stores(&w, 2000, 16);		/* the arena goes on */
 	worker_gets(&w, 2000, 16, 16);
 	worker_end(&w);
-	ck_assert_int_eq(whole_end(SIGTERM), 0);
 }
 END_TEST
 
@@ -667,7 +673,7 @@ int main(void)
 	tcase_add_test(disk, without_arena_and_table_the_disk_serves_alone);
 	tcase_add_test(disk, an_arena_of_another_geometry_is_dropped_with_one_line_and_the_disk_serves);
 	tcase_add_test(disk, a_byte_that_changed_on_disk_is_a_miss_and_counted);
-	tcase_add_test(disk, a_disk_that_gives_back_other_bytes_again_and_again_is_taken_out_of_service);
+	tcase_add_loop_test(disk, a_disk_whose_checksums_are_wrong_again_and_again_is_taken_out_of_service, 0, 2);
 	tcase_add_loop_test(disk, a_foreign_file_in_a_tiers_directory_is_refused_and_left_as_it_is, 0, 4);
 	tcase_add_test(disk, a_tier_belongs_to_one_broker_and_a_name_too);
 	tcase_add_test(disk, a_broker_that_is_killed_in_the_middle_is_followed_by_one_that_serves_right_bytes);

@@ -327,7 +327,7 @@ static void on_answer(struct broker *broker, struct order *order)
 		models_answer(broker, order);
 		break;
 	case ORDER_TIER_CORRUPT:
-		log_error("tier %s: out of service after %u objects in a row that were not what had been written; look at the "
+		log_error("tier %s: out of service after %u objects in a row whose checksums were wrong; look at the "
 			  "disk, then start the broker again", broker->config.tiers[order->tier.number].name, TIER_ERRORS_MAX);
 		break;
 	case ORDER_TENANT:

@@ -52,7 +52,7 @@ struct model;
 	ORDER(GONE,        "all that a client had is over") \
 	ORDER(SAVE_EPOCH,  "make an epoch durable in the state directory") \
 	ORDER(POOL_DEAD,   "a pool's memory could not be touched") \
-	ORDER(TIER_CORRUPT, "a tier gives back other bytes than it was given: it is out of service") \
+	ORDER(TIER_CORRUPT, "checksums of a tier are wrong again and again: it is out of service") \
 	/* never with the core: the device is waited for */ \
 	ORDER(REGION_ADD,  "memory is being opened") \
 	ORDER(REGION_DROP, "it is being closed")

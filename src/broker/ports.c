@@ -291,7 +291,10 @@ static void tier_fail(struct core *core, uint32_t number)
 	engine_tier_down(core->engine, number);
 }
 
-/* An object was not what had been written: does its tier give back nothing else any more? */
+/*
+ * An object was not what had been written: does its tier give back nothing else any more? A table that could
+ * not be kept names places that have other objects by now, which are misses and no fault of the disk.
+ */
 static void tiers_look(struct core *core)
 {
 	for (uint32_t i = 0; i < core->n_tiers; i++) {
@@ -344,8 +347,6 @@ static void tier_event_take(struct core *core, uint32_t number, const struct tie
 		core->io_out--;
 		engine_clock(core->engine, clock_now(&core->clock));	/* how long it took, not when the last turn was */
 		engine_io_done(core->engine, event->io, event->result);
-		if (event->result == ENGINE_CORRUPT)
-			tiers_look(core);
 		break;
 	case TIER_EPOCH_DONE:
 		core->io_out--;

@@ -27,7 +27,7 @@
 
 struct tier;
 
-/* Failed reads and writes in a row, or objects that are not what was written, that take a tier out of service. */
+/* Failed reads and writes in a row, or wrong checksums, that take a tier out of service. */
 #define TIER_ERRORS_MAX	16u
 
 struct tier_config {

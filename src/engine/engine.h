@@ -365,7 +365,8 @@ bool engine_account_at(const struct engine *engine, uint32_t row, struct engine_
 struct engine_client_figures { uint64_t jobs, leases, holds, pools, lookups, retrieves, stores; };
 struct engine_tier_figures {
 	uint64_t used_bytes, objects, read_errors, write_errors, checksum_errors;
-	uint64_t corrupt_in_a_row;	/* objects that were read and found wrong since the last that was right */
+	/* Checksums found wrong since the last that was right; not where another object lies than a table says. */
+	uint64_t corrupt_in_a_row;
 };
 void engine_gauges(const struct engine *engine, uint64_t gauges[STOKER_GAUGE_END]);
 void engine_client_figures(const struct engine *engine, uint32_t client, struct engine_client_figures *ret);

@@ -162,7 +162,6 @@ void read_landed(struct engine *e, uint32_t number, enum engine_result result)
 	if (result == ENGINE_CORRUPT) {
 		count(e, STOKER_COUNTER_CHECKSUM_ERRORS, 1);
 		e->tiers[record->tier].figures.checksum_errors++;
-		e->tiers[record->tier].figures.corrupt_in_a_row++;
 	}
 	read_failed(e, number);
 	entry_wake(e, entry);
