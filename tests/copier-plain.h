@@ -19,6 +19,7 @@ int plain_pool(struct copier_rig *c, uint32_t number, uint32_t region);	/* resul
 /* @n objects from slot @slot on, of the two that the ids name in turn; of a load two at most. */
 void plain_copy(struct copier_rig *c, uint32_t copy, bool store, uint32_t slot, uint32_t n);
 
+#define PLAIN_TRIALS 2u		/* batches that a copier tries when it begins, one each way */
 uint64_t plain_calls(enum fake_call call);	/* made by all processes so far */
 void plain_wait_for_batches(uint64_t n);	/* until so many have been given to streams */
 void plain_let_turn(struct copier_rig *c, uint64_t turns);	/* wait for so many of the copier's loop */

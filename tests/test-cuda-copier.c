@@ -190,7 +190,9 @@ static const struct { const char *name, *value, *how; uint32_t extents; } ways[]
 	{ "FAKE_CUDA_VERSION", "13000", "batched copies (CUDA 13)", RIG_EXTENTS },
 	{ "FAKE_CUDA_VERSION", "12080", "batched copies (CUDA 12.8)", RIG_EXTENTS },
 	{ "FAKE_CUDA_VERSION", "12000", "a copy for each run", RIG_EXTENTS },
-	{ "FAKE_CUDA_LACKS", "batch", "batched copies", RIG_EXTENTS },		/* there, and not supported */
+	{ "FAKE_CUDA_LACKS", "batch", "batched copies do not work here", RIG_EXTENTS },	/* there, and not supported */
+	{ "FAKE_CUDA_FAIL", "cuMemcpyBatchAsync_v2:2:1", "batched copies do not work here", RIG_EXTENTS },	/* stores' */
+	{ "FAKE_CUDA_FAIL", "cuMemcpyBatchAsync_v2:4:1", "batched copies (CUDA 13)", RIG_EXTENTS },	/* after the trial */
 	{ "FAKE_CUDA_LACKS", "stream-values", "polled events", RIG_EXTENTS },
 	{ "FAKE_CUDA_VERSION", "11040", "polled events", RIG_EXTENTS },
 	{ "FAKE_CUDA_FAIL", "cuMemHostRegister:2:801", "polled events", RIG_EXTENTS },	/* of the words */
@@ -367,7 +369,7 @@ START_TEST(a_load_waits_for_few_slices_of_a_store)
 	plain_copy(&c, 0, true, 0, 8);		/* 64 slices */
 	plain_wait_for_batches(4);
 	plain_let_turn(&c, 100);
-	ck_assert_uint_eq(plain_calls(FAKE_CALL_copy_batch_13), 4);	/* two streams of stores, two slices each */
+	ck_assert_uint_eq(plain_calls(FAKE_CALL_copy_batch_13), PLAIN_TRIALS + 4);	/* two streams of stores, two slices each */
 	plain_copy(&c, 1, false, 0, 1);
 	plain_wait_for_batches(5);			/* though the store is not over */
 	atomic_store(&rig_control->hold, 0);
@@ -401,7 +403,7 @@ START_TEST(what_has_not_been_issued_is_not_copied_after_a_cancel)
 	copier_wait(&c, 0);
 	ck_assert_uint_eq(c.copies[0].result, ENGINE_FAILED);
 	ck_assert_uint_eq(c.copies[0].n_failed, 8);
-	ck_assert_uint_eq(plain_calls(FAKE_CALL_copy_batch_13), 2);
+	ck_assert_uint_eq(plain_calls(FAKE_CALL_copy_batch_13), PLAIN_TRIALS + 2);
 	for (uint32_t k = 65536 / PLAIN_LAYERS; k < PLAIN_PAYLOAD; k++)
 		expect(c.arena[k] == 'a' || k < 65536);
 	plain_close(&c, &worker);

@@ -22,6 +22,8 @@
 #define WORD_STRIDE	64u
 #define WORDS_BYTES	4096u
 #define TRIAL		0xfffffff0u	/* numbers begin here, so that every process passes the wrap soon */
+#define TRIAL_PIECE	256u		/* of a trial of batched copies, which has two, apart on both sides */
+#define TRIAL_STRIDE	512u
 
 /* ---- movers -------------------------------------------------------------------------------------- */
 
@@ -70,6 +72,7 @@ static enum cuda_result move_batch_12(struct streams *s, struct lane *lane, cons
 }
 
 static const struct mover singly = { "a copy for each run", 512, move_singly };
+static const struct mover singly_instead = { "a copy for each run (batched copies do not work here)", 512, move_singly };
 static const struct mover batch_13 = { "batched copies (CUDA 13)", 4096, move_batch_13 };
 static const struct mover batch_12 = { "batched copies (CUDA 12.8)", 4096, move_batch_12 };
 
@@ -128,8 +131,51 @@ static bool open_words(struct streams *s)
 	s->word_memory = mmap(NULL, WORDS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (s->word_memory == MAP_FAILED)
 		return false;
-	return s->cuda->host_register(s->word_memory, WORDS_BYTES, CUDA_MEMHOSTREGISTER_DEVICEMAP) == CUDA_OK &&
-	       words_work(s);
+	s->word_registered = s->cuda->host_register(s->word_memory, WORDS_BYTES, CUDA_MEMHOSTREGISTER_DEVICEMAP) == CUDA_OK;
+	return s->word_registered && words_work(s);
+}
+
+/* Two pieces the way of @lane, and the end of it. */
+static enum cuda_result try_batch(struct streams *s, struct lane *lane, cuda_address device, uint8_t *host)
+{
+	cuda_address there[2], here[2];
+	size_t bytes[2] = { TRIAL_PIECE, TRIAL_PIECE };
+	const struct moves moves = { .to = lane->store ? here : there, .from = lane->store ? there : here, .bytes = bytes,
+				     .n = 2 };
+	enum cuda_result result;
+
+	for (uint32_t i = 0; i < 2; i++) {
+		here[i] = (uintptr_t)host + i * TRIAL_STRIDE;
+		there[i] = device + i * TRIAL_STRIDE;
+	}
+	result = s->mover->move(s, lane, &moves);
+	return result == CUDA_OK ? s->cuda->stream_synchronize(lane->stream) : result;
+}
+
+/*
+ * Batched copies have rules that a driver may understand differently than we do: they are used where a trial of
+ * both ways brings every byte back. Where there is nothing to try them with, move() finds out.
+ */
+static enum cuda_result choose_mover(struct streams *s)
+{
+	static_assert(2 * LANES_MAX * WORD_STRIDE + 4 * TRIAL_STRIDE <= WORDS_BYTES, "the trial has the rest of the page");
+	uint8_t *sent = (uint8_t *)s->word_memory + 2 * LANES_MAX * WORD_STRIDE, *got = sent + 2 * TRIAL_STRIDE;
+	enum cuda_result result;
+	cuda_address device;
+
+	s->mover = s->cuda->copy_batch_13 ? &batch_13 : s->cuda->copy_batch_12 ? &batch_12 : &singly;
+	if (s->mover == &singly || !s->word_registered || s->cuda->mem_alloc(&device, 2 * TRIAL_STRIDE) != CUDA_OK)
+		return CUDA_OK;
+	for (uint32_t i = 0; i < 2 * TRIAL_STRIDE; i++)
+		sent[i] = (uint8_t)(i % TRIAL_STRIDE < TRIAL_PIECE ? i * 7 + i / TRIAL_STRIDE + 1 : 0);
+	result = try_batch(s, &s->lanes[0], device, sent);
+	if (result == CUDA_OK)
+		result = try_batch(s, &s->lanes[s->n_loads], device, got);
+	if (!cuda_result_is_fatal(result))
+		(void)s->cuda->mem_free(device);
+	if (result != CUDA_OK || memcmp(sent, got, 2 * TRIAL_STRIDE) != 0)
+		s->mover = &singly_instead;
+	return cuda_result_is_fatal(result) ? result : CUDA_OK;
 }
 
 static int open_events(struct streams *s, char *why)
@@ -149,14 +195,17 @@ static int open_events(struct streams *s, char *why)
 int streams_open(struct streams *s, const struct cuda_driver *cuda, uint8_t *arena, uint32_t loads, uint32_t stores,
 		 char *why)
 {
+	enum cuda_result result;
 	int r;
 
 	*s = (struct streams){ .cuda = cuda, .arena = arena };
-	s->mover = cuda->copy_batch_13 ? &batch_13 : cuda->copy_batch_12 ? &batch_12 : &singly;
 	r = open_lanes(s, loads, stores, why);
 	if (r < 0)
 		return r;
 	s->words = open_words(s);
+	result = choose_mover(s);
+	if (result != CUDA_OK)
+		return refuse_result(s, why, "try batched copies", result);
 	return s->words ? 0 : open_events(s, why);
 }
 
@@ -236,10 +285,11 @@ static enum cuda_result move(struct streams *s, struct lane *lane)
 {
 	enum cuda_result result = s->moves.n ? s->mover->move(s, lane, &s->moves) : CUDA_OK;
 
-	/* An entry that is there and does not work: such drivers exist. Nothing of it is in the stream. */
-	if (result == CUDA_RESULT_NOT_SUPPORTED && s->mover != &singly) {
-		s->mover = &singly;
-		result = s->mover->move(s, lane, &s->moves);
+	/* An entry that is there and does not work: such drivers exist. What of it is in the stream is copied again. */
+	if ((result == CUDA_RESULT_NOT_SUPPORTED || result == CUDA_RESULT_INVALID_VALUE) && s->mover->move != move_singly) {
+		result = move_singly(s, lane, &s->moves);
+		if (result == CUDA_OK)
+			s->mover = &singly_instead;
 	}
 	return result;
 }

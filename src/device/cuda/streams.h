@@ -72,6 +72,7 @@ struct streams {
 	uint32_t n_lanes, n_loads;
 	struct moves moves;
 	void *word_memory;
+	bool word_registered;
 };
 
 /* Returns 0 or -errno with the reason; a device that hangs hangs here. */
