@@ -433,12 +433,26 @@ static void host_callback(void)
 	works("called in the order of the stream");
 }
 
+/* As the copier does it: a load's source is read in any order, a store's in its stream's. */
+static void batch(cuda_address *to, cuda_address *from, size_t *bytes, size_t n, uint32_t source_order,
+		  struct cuda_stream *stream)
+{
+	struct cuda_copy_attributes how = { .source_order = source_order,
+					    .flags = CUDA_MEMCPY_FLAG_PREFER_OVERLAP_WITH_COMPUTE };
+	size_t first = 0, failed = 0;
+
+	if (cuda->copy_batch_13)
+		MUST(copy_batch_13(to, from, bytes, n, &how, &first, 1, stream), "cuMemcpyBatchAsync");
+	else
+		MUST(copy_batch_12(to, from, bytes, n, &how, &first, 1, &failed, stream), "cuMemcpyBatchAsync");
+	MUST(stream_synchronize(stream), "cuStreamSynchronize");
+}
+
 static void batch_copy(void)
 {
 	enum { N = 64, PIECE = BYTES / N };
-	struct cuda_copy_attributes how = { .source_order = CUDA_MEMCPY_SRC_ACCESS_ORDER_STREAM };
 	cuda_address to[N], from[N], address;
-	size_t bytes[N], first = 0, failed = 0;
+	size_t bytes[N];
 	struct cuda_stream *stream;
 	uint8_t *map = posix_shm(PROT_READ | PROT_WRITE);
 
@@ -454,13 +468,13 @@ static void batch_copy(void)
 		from[i] = (cuda_address)(uintptr_t)(map + i * PIECE);
 		bytes[i] = PIECE;
 	}
-	if (cuda->copy_batch_13)
-		MUST(copy_batch_13(to, from, bytes, N, &how, &first, 1, stream), "cuMemcpyBatchAsync");
-	else
-		MUST(copy_batch_12(to, from, bytes, N, &how, &first, 1, &failed, stream), "cuMemcpyBatchAsync");
-	MUST(stream_synchronize(stream), "cuStreamSynchronize");
+	batch(to, from, bytes, N, CUDA_MEMCPY_SRC_ACCESS_ORDER_ANY, stream);
 	check_device_holds(address, 3, "a batch");
-	works("%d copies in one call, signature of CUDA %s", N, cuda->copy_batch_13 ? "13" : "12.8");
+	memset(map, 0, BYTES);
+	batch(from, to, bytes, N, CUDA_MEMCPY_SRC_ACCESS_ORDER_STREAM, stream);
+	if (!holds(map, BYTES, 3))
+		refused("the bytes that came back from the device are not those that were sent");
+	works("%d copies in one call each way, signature of CUDA %s", N, cuda->copy_batch_13 ? "13" : "12.8");
 }
 
 static void driver(void)

@@ -19,7 +19,7 @@
 
 #include "tests/gpu/worker.h"
 
-#define LIMIT_S 60u
+#define LIMIT_S 30u
 
 static const char *broker, *library;
 static enum trial_memory memory = TRIAL_PLAIN;
