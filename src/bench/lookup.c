@@ -34,7 +34,7 @@
 #define FLIGHT_MAX   32u
 #define SAMPLES_MAX  (1u << 22)
 #define SLICE_NS     200000000ull	/* of lookups, before the bare ones' turn */
-#define SLICE_CLIENT_NS 15000000ull	/* ... and at least this for each client: some turns of the scheduler each */
+#define SLICE_CLIENT_NS 75000000ull	/* ... and at least this for each client: some twenty turns of the scheduler */
 #define BARE_ROUNDS  2000u
 #define SPIN_NS	     20000u	/* of a client that shares its core */
 #define SPIN_ALONE_NS 1000000u	/* of one that has it for itself: as an engine that polls, it is not to be woken */
