@@ -108,6 +108,36 @@ START_TEST(digests_that_nobody_describes_cannot_keep_models_out)
 }
 END_TEST
 
+START_TEST(a_model_of_more_sizes_than_the_arena_has_extents_is_told_which_setting_to_change)
+{
+	enum { SHARDS = 64 };
+	struct {
+		struct message_model_open open;
+		struct model_wire wire;
+		struct model_wire_group group;
+		struct model_wire_row row[SHARDS];
+	} message;
+	struct message_answer answer;
+
+	whole_launch();
+	struct raw raw = attach();
+	memset(&message, 0, sizeof(message));
+	message.open.description_bytes = sizeof(message) - sizeof(message.open);
+	strcpy(message.wire.name, "many sizes");
+	message.wire.chunk_tokens = 16;
+	message.wire.n_groups = 1;
+	message.wire.n_rows = SHARDS;
+	message.group = (struct model_wire_group){ .block_tokens = 16, .blocks = 1 };
+	for (uint16_t i = 0; i < SHARDS; i++)
+		message.row[i] = (struct model_wire_row){ .shard = i, .bytes = 4096u * (i + 1u) };
+	ck_assert_int_eq(ask(&raw, &message, MESSAGE_MODEL_OPEN, sizeof(message), &answer), STOKER_STATUS_TOO_LARGE);
+	ck_assert_msg(strstr(answer.reason, "have 64 sizes") && strstr(answer.reason, "lower arena.extent"), "%s",
+		      answer.reason);
+	raw_close(&raw);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 START_TEST(an_object_that_does_not_fit_is_refused_with_the_chunk_that_would)
 {
 	struct {
@@ -398,6 +428,7 @@ int main(void)
 	tcase_add_test(tests, a_model_known_by_digest_alone_has_a_layout_when_a_worker_has_described_it);
 	tcase_add_test(tests, many_workers_that_open_one_model_at_once_get_one_number);
 	tcase_add_test(tests, digests_that_nobody_describes_cannot_keep_models_out);
+	tcase_add_test(tests, a_model_of_more_sizes_than_the_arena_has_extents_is_told_which_setting_to_change);
 	tcase_add_test(tests, an_object_that_does_not_fit_is_refused_with_the_chunk_that_would);
 	tcase_add_test(tests, a_reset_raises_the_epoch_and_a_restart_remembers_it);
 	tcase_add_test(tests, a_reset_is_answered_although_the_broker_stops_before_it_serves);

@@ -64,6 +64,26 @@ START_TEST(a_model_whose_objects_are_too_large_is_refused)
 }
 END_TEST
 
+START_TEST(a_model_of_more_sizes_than_there_are_extents_is_refused)
+{
+	struct engine_model_config model = { .epoch = 1, .chunk_tokens = 64, .n_groups = 1 };
+
+	/* 17 shards of 14 sizes, each of less than an extent, in an arena of 16 extents. */
+	for (uint32_t i = 0; i < WORLD_EXTENTS + 1; i++)
+		model.parts[model.n_parts++] = (struct engine_part_config){
+			.shard = (uint8_t)i, .layers = 1, .blocks = 1, .payload_bytes = 4096,
+			.image_bytes = 8192 + 4096 * (i < WORLD_EXTENTS ? i % 14 : 0),
+		};
+	ck_assert_int_eq(engine_model_open(w->engine, &model), WORLD_MODELS);
+	for (uint32_t i = 0; i < model.n_parts; i++)
+		model.parts[i].image_bytes = WORLD_EXTENT * (1 + i % 4);	/* runs of 1, 2, 4 and 4 extents */
+	ck_assert_int_eq(engine_model_open(w->engine, &model), WORLD_MODELS + 1);
+	for (uint32_t i = 0; i < model.n_parts; i++)
+		model.parts[i].image_bytes = 2 * WORLD_EXTENT + 4096 * (i % 6);	/* of 2, and five of 4 */
+	ck_assert_int_eq(engine_model_open(w->engine, &model), -ENOSPC);
+}
+END_TEST
+
 /* ---- clients ------------------------------------------------------------------------------------------ */
 
 START_TEST(a_client_that_leaves_leaves_nothing)
@@ -638,6 +658,7 @@ int main(void)
 
 	tcase_add_loop_test(tests, a_configuration_out_of_range_has_no_size, 0, 10);
 	tcase_add_test(tests, a_model_whose_objects_are_too_large_is_refused);
+	tcase_add_test(tests, a_model_of_more_sizes_than_there_are_extents_is_refused);
 	tcase_add_test(tests, a_client_that_leaves_leaves_nothing);
 	tcase_add_test(tests, the_many_leases_of_a_client_that_leaves_are_worthless_at_once_and_end_in_turns);
 	tcase_add_loop_test(tests, a_client_with_any_number_of_leases_is_gone_in_the_end, 0, 9);

@@ -112,11 +112,33 @@ static uint64_t longest_chunk(const struct broker *broker, const struct model_la
 	return tokens / step * step;
 }
 
+static uint32_t sizes_of_objects(const struct model_layout *layout)
+{
+	uint32_t sizes = 0;
+
+	for (uint32_t i = 0; i < layout->n_parts; i++) {
+		uint32_t same = 0;
+
+		while (layout->parts[same].image_bytes != layout->parts[i].image_bytes)
+			same++;
+		sizes += same == i;
+	}
+	return sizes;
+}
+
 static void refuse_open(struct session *session, uint64_t request, const struct model *model, int error)
 {
 	char fits[64] = "no chunk fits";
 	uint64_t longest;
 
+	if (error == -ENOSPC) {
+		session_refuse(session, request, STOKER_STATUS_TOO_LARGE, "the objects of a chunk of this model have %u sizes, "
+			       "and each takes whole extents of the arena: %" PRIu64 " of %" PRIu64 " bytes are too few for that; "
+			       "lower arena.extent, or raise arena.size", sizes_of_objects(model->layout),
+			       session->broker->arena_bytes / session->broker->config.arena.extent,
+			       session->broker->config.arena.extent);
+		return;
+	}
 	if (error != -E2BIG) {
 		session_refuse(session, request, STOKER_STATUS_NO_MEMORY, "the engine has no room for another model: %s",
 			       strerror(-error));

@@ -269,7 +269,8 @@ struct engine_model_config {
 	struct engine_part_config parts[STOKER_PARTS_MAX];
 };
 /* Returns the model's number, which stays valid until it is closed, or -ENOMEM (table full), */
-/* -E2BIG (an object is larger than 1 GiB or a quarter of the arena). */
+/* -E2BIG (an object is larger than 1 GiB or a quarter of the arena), -ENOSPC (its objects have so many sizes */
+/* that no chunk could ever be whole in the arena, however empty: a size takes an extent at least). */
 int64_t engine_model_open(struct engine *engine, const struct engine_model_config *config);
 /*
  * Forget a model that no client has open, and let none open it until this is answered through `control`:

@@ -42,6 +42,29 @@ static bool parts_fit(const struct engine *e, const struct engine_model_config *
 	return true;
 }
 
+/*
+ * Extents that a chunk takes at the least. A slab holds objects of one size, so each size that differs from the
+ * others takes a run of its own, and the parts of a chunk must all be in the arena to be of use.
+ */
+static uint64_t extents_least(const struct engine *e, const struct engine_model_config *config)
+{
+	uint64_t extents = 0;
+
+	for (uint32_t i = 0; i < config->n_parts; i++) {
+		uint64_t run = 1;
+		uint32_t same = 0;
+
+		while (config->parts[same].image_bytes != config->parts[i].image_bytes)
+			same++;
+		if (same < i)
+			continue;
+		while (run * e->config.extent_bytes < config->parts[i].image_bytes)
+			run *= 2;
+		extents += run;
+	}
+	return extents;
+}
+
 static void model_fill(struct model *model, const struct engine_model_config *config)
 {
 	model->tenant = config->tenant;
@@ -85,6 +108,8 @@ int64_t engine_model_open(struct engine *e, const struct engine_model_config *co
 		return -EINVAL;
 	if (!parts_fit(e, config))
 		return -E2BIG;
+	if (extents_least(e, config) > e->config.extents)
+		return -ENOSPC;
 	while (number < e->config.models && e->models[number].open)
 		number++;
 	if (number == e->config.models)
