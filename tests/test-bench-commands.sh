@@ -70,6 +70,7 @@ run gpu "device driver_version ways latency_4k_ns_p50 bare_4k_ns_p50 latency_16m
 	two_workers_load_bytes_per_s two_workers_store_bytes_per_s bounced_bytes wrong_bytes" \
 	--library /nowhere/libcuda.so --transfer 1M --arena 64M --set arena.extent=8M
 [[ $(field device) == null ]] || fail "gpu: it found a device where there is no driver"
+[[ $(field wrong_bytes) == null ]] || fail "gpu: it says how many bytes were wrong where none was compared"
 
 # Every reason is there, however long, and text that is no UTF-8 is told as far as it goes.
 library=/nowhere/$(printf 'x%.0s' {1..170})$'\xff'

@@ -504,7 +504,11 @@ static void fill_report(struct report *report)
 		report_count(report, "bounced_bytes", figures->bounced - figures->bounced_before);
 	else
 		report_skip(report, "bounced_bytes", why);
-	report_count(report, "wrong_bytes", figures->wrong[0] + figures->wrong[1]);
+	/* Where no byte was moved none was compared. */
+	if (figures->refused[0] && figures->wrong[0] + figures->wrong[1] == 0)
+		report_skip(report, "wrong_bytes", why);
+	else
+		report_count(report, "wrong_bytes", figures->wrong[0] + figures->wrong[1]);
 }
 
 static bool options_are_right(void)
