@@ -179,9 +179,11 @@ static int part_add(struct model_layout *layout, uint32_t i, char *why)
 		part->layers++;
 	}
 	/* The payload is at most MODEL_OBJECT_MAX, so the difference cannot be below 0. */
-	if (run > MODEL_OBJECT_MAX - part->payload_bytes)
-		return refuse(why, "an object of group %u, shard %u is larger than %llu bytes; use shorter chunks",
-			      row->group, row->shard, MODEL_OBJECT_MAX);
+	if (run > MODEL_OBJECT_MAX - part->payload_bytes) {
+		refuse(why, "an object of group %u, shard %u is larger than %llu bytes; use shorter chunks", row->group,
+		       row->shard, MODEL_OBJECT_MAX);
+		return -E2BIG;
+	}
 	layout->row_offset[i] = part->payload_bytes;
 	part->payload_bytes += run;
 	part->n_rows++;

@@ -77,7 +77,8 @@ struct model_layout {
 
 /*
  * Check a description of @bytes bytes and work out its layout. Returns 0 and a layout to be freed
- * with model_layout_free(), -EBADMSG with the reason in @why (at least 192 bytes), or -ENOMEM.
+ * with model_layout_free(), -EBADMSG or -E2BIG (an object above MODEL_OBJECT_MAX) with the reason in @why (at least
+ * 192 bytes), or -ENOMEM.
  */
 int model_layout_make(const void *description, size_t bytes, char *why, struct model_layout **ret);
 void model_layout_free(struct model_layout *layout);	/* NULL is fine */
