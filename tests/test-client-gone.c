@@ -196,6 +196,18 @@ START_TEST(without_leave_it_does_not_attach_again)
 }
 END_TEST
 
+START_TEST(who_rings_at_a_dead_broker_without_polling_is_told_at_the_next_call)
+{
+	const struct stoker_lease lease = { { 1, 2 } };
+
+	fake_need_wake(rig.fake, 1);
+	fake_die(rig.fake);
+	ck_assert_int_eq(stoker_release(rig.c, &lease, 0), 0);
+	ck_assert_int_eq(stoker_release(rig.c, &lease, 0), -EPIPE);
+	ck_assert(!stoker_is_attached(rig.c));
+}
+END_TEST
+
 START_TEST(ready_words_stay_where_they_are_with_their_values)
 {
 	volatile uint32_t *words = stoker_ready_words(rig.c, NULL);
@@ -354,6 +366,7 @@ int main(void)
 	tcase_add_test(tests, a_page_that_is_marked_dead_is_believed);
 	tcase_add_test(tests, calls_go_on_without_a_broker_and_find_the_next_by_themselves);
 	tcase_add_test(tests, without_leave_it_does_not_attach_again);
+	tcase_add_test(tests, who_rings_at_a_dead_broker_without_polling_is_told_at_the_next_call);
 	tcase_add_test(tests, ready_words_stay_where_they_are_with_their_values);
 	tcase_add_test(tests, a_drop_waits_for_the_fence_of_a_dead_broker);
 	tcase_add_test(tests, an_object_is_read_where_it_lies_and_the_end_says_whether_it_held);

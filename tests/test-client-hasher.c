@@ -137,6 +137,8 @@ START_TEST(too_little_room_takes_nothing)
 	ck_assert_int_eq(stoker_hasher_tokens(hasher, tokens, 8, keys, 2), 2);
 	is_key(&keys[1], key_1);
 	ck_assert_int_eq(stoker_hasher_new(0, NULL, 0, &hasher), -EINVAL);
+	ck_assert_int_eq(stoker_hasher_tokens(hasher, tokens, 8, NULL, 2), -EINVAL);
+	stoker_hasher_restart(NULL);
 }
 END_TEST
 

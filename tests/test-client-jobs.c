@@ -607,6 +607,50 @@ START_TEST(ready_words_are_the_channels_own)
 }
 END_TEST
 
+START_TEST(a_null_where_something_is_needed_is_an_answer)
+{
+	const struct stoker_group group = { .kind = STOKER_GROUP_FULL, .block_tokens = 16 };
+	const struct stoker_plane_bytes row = { .bytes = 256 };
+	const struct stoker_model_description description = {
+		.size = sizeof(description), .chunk_tokens = 64, .name = "nulls", .groups = &group, .n_groups = 1, .n_rows = 1,
+		.rows = &row,
+	};
+	const struct stoker_plane planes[2] = { { .region = rig.region, .layer = 0, .bytes = 256, .block_stride = 512 },
+						{ .region = rig.region, .layer = 1, .bytes = 256, .block_stride = 512 } };
+	const struct stoker_range range = { .fd = 0, .bytes = 4096 };
+	uint8_t digest[32] = { 1 };
+	struct stoker_model *model;
+	struct stoker_region *region;
+
+	ck_assert_int_eq(stoker_model_open(rig.c, &description, NULL), -EINVAL);
+	ck_assert_int_eq(stoker_model_open_digest(rig.c, NULL, &model), -EINVAL);
+	ck_assert_int_eq(stoker_model_open_digest(rig.c, digest, NULL), -EINVAL);
+	stoker_model_digest(NULL, digest);
+	ck_assert_uint_eq(digest[0], 0);	/* of no model: zeros */
+	stoker_model_digest(rig.model, NULL);
+	ck_assert_int_eq(stoker_region_add(rig.c, NULL, 1, &region), -EINVAL);
+	ck_assert_int_eq(stoker_region_add(rig.c, &range, 1, NULL), -EINVAL);
+	ck_assert_int_eq(stoker_pool_add(rig.model, 0, 0, 2, NULL, 2, &rig.pool), -EINVAL);
+	ck_assert_int_eq(stoker_pool_add(rig.model, 0, 0, 2, planes, 2, NULL), -EINVAL);
+	ck_assert_int_eq(stoker_fd(NULL), -EINVAL);
+}
+END_TEST
+
+START_TEST(an_object_of_more_than_a_gigabyte_is_too_big)
+{
+	const struct stoker_group group = { .kind = STOKER_GROUP_FULL, .block_tokens = 16 };
+	const struct stoker_plane_bytes row = { .bytes = 512u << 20 };
+	const struct stoker_model_description description = {
+		.size = sizeof(description), .chunk_tokens = 64, .name = "thick", .groups = &group, .n_groups = 1, .n_rows = 1,
+		.rows = &row,
+	};
+	struct stoker_model *model;
+
+	ck_assert_int_eq(stoker_model_open(rig.c, &description, &model), -E2BIG);
+	ck_assert_msg(strstr(stoker_error(rig.c), "use shorter chunks") != NULL, "%s", stoker_error(rig.c));
+}
+END_TEST
+
 START_TEST(a_region_in_use_is_not_dropped_and_the_pool_goes_first)
 {
 	ck_assert_int_eq(stoker_region_drop(rig.region), -EBUSY);
@@ -664,6 +708,8 @@ int main(void)
 	tcase_add_test(tests, no_wake_is_lost_between_arming_and_sleeping);
 	tcase_add_test(tests, arming_says_when_a_job_is_over_already);
 	tcase_add_test(tests, ready_words_are_the_channels_own);
+	tcase_add_test(tests, a_null_where_something_is_needed_is_an_answer);
+	tcase_add_test(tests, an_object_of_more_than_a_gigabyte_is_too_big);
 	tcase_add_test(tests, a_region_in_use_is_not_dropped_and_the_pool_goes_first);
 	tcase_add_test(tests, a_pool_that_does_not_fit_its_model_says_which_plane);
 	suite_add_tcase(suite, tests);

@@ -45,6 +45,8 @@ int client_leave(struct stoker *c, int r)
 
 int client_need_broker(struct stoker *c)
 {
+	if (c->at && c->look_ticks == 0)	/* its doorbell was found broken */
+		gone_look(c);
 	if (c->at)
 		return 0;
 	if (!(c->flags & STOKER_OPTION_NO_REATTACH) && away_step(c) == 0)

@@ -125,6 +125,8 @@ void stoker_hasher_free(struct stoker_hasher *h)
 
 void stoker_hasher_restart(struct stoker_hasher *h)
 {
+	if (!h)
+		return;
 	h->parent = h->root;
 	chunk_begin(h);
 }
@@ -153,6 +155,8 @@ int stoker_hasher_tokens(struct stoker_hasher *h, const uint32_t *tokens, size_t
 		return -EINVAL;
 	if ((h->filled + n) / h->chunk_tokens > max)
 		return -ENOSPC;
+	if (!ret && (h->filled + n) / h->chunk_tokens > 0)
+		return -EINVAL;
 	while (n > 0) {
 		const size_t part = n < h->chunk_tokens - h->filled ? n : h->chunk_tokens - h->filled;
 

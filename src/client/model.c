@@ -85,8 +85,8 @@ static int model_lay_out(struct stoker *c, struct stoker_model *model, const voi
 	char why[TALK_WHY] = "";
 	const int r = model_layout_make(description, bytes, why, &model->layout);
 
-	if (r == -EBADMSG)
-		return client_fail(c, -EINVAL, "this is no model: %s", why);
+	if (r == -EBADMSG || r == -E2BIG)
+		return client_fail(c, r == -E2BIG ? r : -EINVAL, "this is no model: %s", why);
 	return r < 0 ? client_fail(c, r, "could not describe the model: %s", strerror(-r)) : 0;
 }
 
@@ -158,8 +158,11 @@ static int model_open(struct stoker *c, const struct stoker_model_description *d
 {
 	struct stoker_model_description own;
 	struct stoker_model *model;
-	int r = description ? client_take_struct(&own, sizeof(own), description) : -EINVAL;
+	int r;
 
+	if (!ret)
+		return client_fail(c, -EINVAL, "there is no place for the model");
+	r = description ? client_take_struct(&own, sizeof(own), description) : -EINVAL;
 	if (r < 0)
 		return client_fail(c, r, "the description's size is not set, or a field is set that this library lacks");
 	r = describe_check(c, &own);
@@ -190,8 +193,11 @@ int stoker_model_open(struct stoker *c, const struct stoker_model_description *d
 
 static int model_open_digest(struct stoker *c, const uint8_t digest[32], struct stoker_model **ret)
 {
-	struct stoker_model *model = calloc(1, sizeof(*model));
+	struct stoker_model *model;
 
+	if (!digest || !ret)
+		return client_fail(c, -EINVAL, "there is no digest, or no place for the model");
+	model = calloc(1, sizeof(*model));
 	if (!model)
 		return client_fail(c, -ENOMEM, "could not open the model: out of memory");
 	memcpy(model->digest, digest, sizeof(model->digest));
@@ -207,7 +213,10 @@ int stoker_model_open_digest(struct stoker *c, const uint8_t digest[32], struct 
 
 void stoker_model_digest(const struct stoker_model *model, uint8_t ret[32])
 {
-	memcpy(ret, model->digest, sizeof(model->digest));
+	if (ret && model)
+		memcpy(ret, model->digest, sizeof(model->digest));
+	else if (ret)
+		memset(ret, 0, sizeof(model->digest));
 }
 
 void model_put(struct stoker_model *model)

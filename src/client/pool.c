@@ -115,7 +115,7 @@ static int pool_make(struct stoker *c, struct stoker_model *model, uint32_t grou
 	if (part < 0)
 		return client_fail(c, -EINVAL, "the model has no bytes for group %u shard %u", group, shard);
 	p = &model->layout->parts[part];
-	if (n_planes != p->n_rows || n_planes > MESSAGE_PLANES_MAX || !planes || n_blocks == 0)
+	if (n_planes != p->n_rows || n_planes > MESSAGE_PLANES_MAX || n_blocks == 0)
 		return client_fail(c, -EINVAL, "group %u shard %u has %u planes (%u were given), and at least one block",
 				   group, shard, p->n_rows, n_planes);
 	pool = calloc(1, sizeof(*pool) + n_planes * sizeof(pool->planes[0]));
@@ -142,6 +142,8 @@ static int pool_add(struct stoker *c, struct stoker_model *model, uint32_t group
 	struct stoker_pool *pool = NULL;
 	int r = client_need_broker(c);
 
+	if (!planes || !ret)
+		return client_fail(c, -EINVAL, "there are no planes, or no place for the pool");
 	if (r < 0)
 		return client_fail(c, r, "there is no broker \"%s\" to add a pool to", c->name);
 	r = object_need(&model->object, "model");

@@ -71,8 +71,8 @@ static int region_add(struct stoker *c, const struct stoker_range *ranges, uint3
 
 	if (r < 0)
 		return client_fail(c, r, "there is no broker \"%s\" to register memory with", c->name);
-	if (n < 1 || n > MESSAGE_FDS_MAX)
-		return client_fail(c, -EINVAL, "a region has 1 to %u ranges", MESSAGE_FDS_MAX);
+	if (!ranges || !ret || n < 1 || n > MESSAGE_FDS_MAX)
+		return client_fail(c, -EINVAL, "a region has 1 to %u ranges, and a place for itself", MESSAGE_FDS_MAX);
 	region = calloc(1, sizeof(*region));
 	if (!region)
 		return client_fail(c, -ENOMEM, "could not register memory: out of memory");

@@ -110,7 +110,7 @@ static void ring_doorbell(struct stoker *c)
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno == EPIPE) {
 		sigtimedwait(&broken, NULL, &no_time);
-		c->look_ticks = 0;	/* the next poll looks whether the broker is gone */
+		c->look_ticks = 0;	/* the next call looks whether the broker is gone */
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

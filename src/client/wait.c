@@ -118,7 +118,7 @@ int stoker_wait(struct stoker *c, struct stoker_job job, uint64_t timeout_us)
 
 int stoker_fd(const struct stoker *c)
 {
-	return c && !c->forked ? c->epoll : -EOWNERDEAD;
+	return !c ? -EINVAL : c->forked ? -EOWNERDEAD : c->epoll;
 }
 
 static int arm(struct stoker *c)
