@@ -59,17 +59,50 @@ static void counters(void) { STOKER_COUNTERS(UNIT_ROW) }
 static void gauges(void) { STOKER_GAUGES(UNIT_ROW) }
 static void histograms(void) { STOKER_HISTOGRAMS(UNIT_ROW) }
 
-static void setting(const char *key, const char *type, const char *fallback, const char *when, const char *meaning)
+/* A bound as one writes it in the file: a size with the largest unit that divides it. */
+static void bound(const char *type, unsigned long long value)
 {
-	printf(".It Cm %s No = Ar %s\n", key, type);
-	text(meaning);
-	if (*fallback)
-		printf(".br\nDefault: %s.\n", fallback);
-	if (strcmp(when, "RELOAD") == 0)
-		puts(*fallback ? "Can be reloaded." : ".br\nCan be reloaded.");
+	const char *unit = "KMGT";
+
+	if (strcmp(type, "SIZE") != 0 || value % 1024 != 0) {
+		printf("%llu", value);
+		return;
+	}
+	for (value /= 1024; value % 1024 == 0 && unit[1]; value /= 1024)
+		unit++;
+	printf("%llu%c", value, *unit);
 }
 
-#define SETTING_ROW(key, type, fallback, min, max, when, meaning) setting(#key, #type, fallback, #when, meaning);
+/* What is allowed, where the table bounds it; the rest follows from the type. */
+static void allowed(const char *type, unsigned long long min, unsigned long long max)
+{
+	if (max == 0)
+		return;
+	printf("Allowed: ");
+	bound(type, min);
+	printf(" to ");
+	bound(type, max);
+	puts(".");
+}
+
+static void setting(const char *key, const char *type, const char *fallback, unsigned long long min,
+		    unsigned long long max, const char *when, const char *meaning)
+{
+	const int reload = strcmp(when, "RELOAD") == 0;
+
+	printf(".It Cm %s No = Ar %s\n", key, type);
+	text(meaning);
+	if (*fallback || max > 0 || reload)
+		puts(".br");
+	allowed(type, min, max);
+	if (*fallback)
+		printf("Default: %s.\n", fallback);
+	if (reload)
+		puts("Can be reloaded.");
+}
+
+#define SETTING_ROW(key, type, fallback, min, max, when, meaning) \
+	setting(#key, #type, fallback, min, max, #when, meaning);
 #define SECTION_ROWS(symbol, name, many, meaning) \
 	printf(".Ss [%s%s]\n", #name, many ? " NAME" : ""); \
 	text(meaning "."); \

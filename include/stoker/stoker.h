@@ -6,11 +6,12 @@
  * ring in shared memory, answered in a slot that the caller has mapped. To poll is one load.
  *
  * Threads: a struct stoker belongs to one thread at a time; handles are independent. A call that
- * finds another one running on the handle answers -EBUSY. A handle does not survive fork(): in the
+ * finds another one running on the handle answers -EBUSY: that finds mistakes, it is no lock. A handle does not survive fork(): in the
  * child every call answers -EOWNERDEAD, and stoker_close() frees.
  * Memory: nothing is allocated after stoker_attach() and the opening of models, regions, pools.
  * Errors: functions that return int give 0 or a negative errno value; stoker_error() has the text
- * of the last one of a handle. -EPIPE: there is no broker, nothing was asked.
+ * of the last one of a handle that has any: -EAGAIN, -EBUSY, -ENOENT and -ETIMEDOUT of calls for jobs
+ * have none. A NULL where something is needed is -EINVAL. -EPIPE: there is no broker, nothing was asked.
  * A broker that is gone is a miss, never an error that stops serving: its jobs end with
  * STOKER_STATUS_BROKER_GONE, a RETRIEVE or STORE as soon as nobody can touch its blocks any more.
  * Calls that would ask something then look for a broker every 100 ms, without waiting for it; when
@@ -132,7 +133,8 @@ struct stoker_model_description {
 };
 
 /** stoker_model_open() - open a model by full description (workers do). Blocks for one round trip.
- * Returns 0; -EINVAL (stoker_error() says which field), -EPIPE, -EACCES, -ENOMEM, -ETIMEDOUT (30 s). */
+ * Returns 0; -EINVAL (stoker_error() says which field), -E2BIG (its objects are too large for this broker,
+ * or of too many sizes), -EPIPE, -EACCES, -ENOMEM, -ETIMEDOUT (30 s). */
 STOKER_API int stoker_model_open(struct stoker *c, const struct stoker_model_description *description,
 				 struct stoker_model **ret);
 /** By digest alone (schedulers do): until a worker has described it, LOOKUP answers NO_LAYOUT. */
@@ -211,7 +213,7 @@ struct stoker_lookup_options {
 	uint32_t lease_ms;		/* 0: the broker's default */
 	uint64_t session;		/* 0: none */
 	uint64_t account;		/* 0: none */
-	struct stoker_lease extend;	/* renew or extend this lease; all zero: a new one */
+	struct stoker_lease extend;	/* renew or extend this lease, by its keys and more; all zero: a new one */
 };
 
 /**
@@ -223,7 +225,7 @@ struct stoker_lookup_options {
  */
 STOKER_API int stoker_lookup(struct stoker *c, struct stoker_model *model, const struct stoker_key *keys,
 			     uint32_t n_keys, const struct stoker_lookup_options *options, struct stoker_job *ret);
-STOKER_API uint32_t stoker_keys_max(const struct stoker *c);
+STOKER_API uint32_t stoker_keys_max(const struct stoker *c);	/* 0: there is no broker now */
 
 /** Blocks of one pool for a run of chunks. */
 struct stoker_blocks {
