@@ -171,7 +171,9 @@ static enum cuda_result choose_mover(struct streams *s)
 	result = try_batch(s, &s->lanes[0], device, sent);
 	if (result == CUDA_OK)
 		result = try_batch(s, &s->lanes[s->n_loads], device, got);
-	if (!cuda_result_is_fatal(result))
+	/* Where something may still be under way the little that it takes is left to it. */
+	if (!cuda_result_is_fatal(result) && s->cuda->stream_query(s->lanes[0].stream) == CUDA_OK &&
+	    s->cuda->stream_query(s->lanes[s->n_loads].stream) == CUDA_OK)
 		(void)s->cuda->mem_free(device);
 	if (result != CUDA_OK || memcmp(sent, got, 2 * TRIAL_STRIDE) != 0)
 		s->mover = &singly_instead;
