@@ -2,8 +2,8 @@
  * forbid WHAT PROGRAM ARGUMENT...: run a program to which the kernel refuses something, as a container,
  * an older file system or a full disk would. WHAT: io_uring (io_uring_setup gives EPERM), o_direct (an
  * open with O_DIRECT gives EINVAL), beyond_16m (a pwrite at 16 MiB or beyond gives ENOSPC, as if a file
- * could not grow further), pidfd (there are none: pidfd_open gives ENOSYS, SO_PEERPIDFD ENOPROTOOPT), or several
- * with commas between.
+ * could not grow further), pidfd (there are none: pidfd_open gives ENOSYS, SO_PEERPIDFD ENOPROTOOPT), epoll_pwait2
+ * (as a sandbox that does not know it: EPERM), or several with commas between.
  *
  * A seccomp filter by hand, so that no library is needed; it stays across exec().
  */
@@ -72,6 +72,13 @@ static struct sock_filter no_pidfd[] = {
 	ANSWER(SECCOMP_RET_ALLOW),
 };
 
+static struct sock_filter no_epoll_pwait2[] = {
+	LOAD(nr),
+	UNLESS_IS(SYS_epoll_pwait2, 1),
+	ERROR(EPERM),
+	ANSWER(SECCOMP_RET_ALLOW),
+};
+
 static int install(struct sock_filter *filter, size_t n)
 {
 	const struct sock_fprog program = { .len = (unsigned short)n, .filter = filter };
@@ -82,13 +89,15 @@ static int install(struct sock_filter *filter, size_t n)
 int main(int argc, char **argv)
 {
 	if (argc < 3) {
-		fprintf(stderr, "usage: forbid io_uring,o_direct,beyond_16m,pidfd PROGRAM ARGUMENT...\n");
+		fprintf(stderr, "usage: forbid io_uring,o_direct,beyond_16m,pidfd,epoll_pwait2 PROGRAM ARGUMENT...\n");
 		return 2;
 	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    (strstr(argv[1], "io_uring") && install(no_io_uring, sizeof(no_io_uring) / sizeof(no_io_uring[0])) < 0) ||
 	    (strstr(argv[1], "o_direct") && install(no_o_direct, sizeof(no_o_direct) / sizeof(no_o_direct[0])) < 0) ||
 	    (strstr(argv[1], "pidfd") && install(no_pidfd, sizeof(no_pidfd) / sizeof(no_pidfd[0])) < 0) ||
+	    (strstr(argv[1], "epoll_pwait2") &&
+	     install(no_epoll_pwait2, sizeof(no_epoll_pwait2) / sizeof(no_epoll_pwait2[0])) < 0) ||
 	    (strstr(argv[1], "beyond_16m") && install(no_room, sizeof(no_room) / sizeof(no_room[0])) < 0)) {
 		perror("forbid: seccomp");
 		return 77;

@@ -7,6 +7,7 @@ bench=$top_builddir/stoker-bench
 # shellcheck disable=SC2154
 trace=$top_srcdir/data/mooncake_conversation_2000.jsonl
 work=$(mktemp -d)
+under=()	# a program that runs it
 pid=
 clean_up() {
 	[[ -z $pid ]] || kill -KILL "$pid" 2>/dev/null || :
@@ -28,7 +29,7 @@ expect() { [[ $(field "$1") == "$2" ]] || fail "$test: $1 is $(field "$1"), not 
 replay() {
 	local expected=$1 status=0
 	shift
-	TMPDIR=$work "$bench" replay --format json --trace "$trace" --l1 192M --set arena.extent=8M "$@" \
+	TMPDIR=$work "${under[@]}" "$bench" replay --format json --trace "$trace" --l1 192M --set arena.extent=8M "$@" \
 		>"$work/report" 2>"$work/error" &
 	pid=$!
 	wait "$pid" || status=$?
@@ -72,6 +73,12 @@ test="an object that has one plane only"
 replay 0 --requests 60 --object-size 704
 expect wrong_bytes 0
 expect hits_l1 "$(field blocks | awk -v unique="$(field unique_blocks)" '{ print $1 - unique }')"
+
+test="a kernel that has no epoll_pwait2"
+under=("$top_builddir/tests/forbid" epoll_pwait2)
+replay 0 --requests 60 --object-size 8K --workers 2
+expect wrong_bytes 0
+under=()
 
 test="the disk serves what the arena has no room for, to four workers"
 replay 0 --requests 300 --object-size 64K --l1 64M --disk 1G --workers 4

@@ -281,6 +281,22 @@ static uint64_t sleep_until(const struct core *core, uint64_t now)
 	return until;
 }
 
+/*
+ * Kernels before 5.11 and some sandboxes have no epoll_pwait2(). The older call sleeps whole milliseconds: a little too
+ * long then, never too short.
+ */
+static int events_await(const struct core *core, struct epoll_event *events, const struct timespec *time)
+{
+	const int n = epoll_pwait2(core->epoll, events, EVENTS, time, NULL);
+
+	if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+		return n;
+	if (!time)
+		return epoll_wait(core->epoll, events, EVENTS, -1);
+	return epoll_wait(core->epoll, events, EVENTS, time->tv_sec < 1000000 ?
+			  (int)time->tv_sec * 1000 + (int)((time->tv_nsec + 999999) / 1000000) : 1000000000);
+}
+
 static void sleep_in_epoll(struct core *core)
 {
 	struct epoll_event events[EVENTS];
@@ -302,7 +318,7 @@ static void sleep_in_epoll(struct core *core)
 					       .tv_nsec = (long)(left % 1000000000u) };
 
 		core_count(core, STOKER_COUNTER_CORE_SLEEPS);
-		const int n = epoll_pwait2(core->epoll, events, EVENTS, until == UINT64_MAX ? NULL : &time, NULL);
+		const int n = events_await(core, events, until == UINT64_MAX ? NULL : &time);
 		bell_disarm(&core->bell);
 		events_take(core, events, n);
 		/* Whoever ended the sleep may have given the engine something to do; mere time has not. */

@@ -6,6 +6,7 @@
  * sees the other. The sleep is on an epoll descriptor with the completion pipe, the socket (the
  * broker's death) and the fences of brokers that died.
  */
+#include <errno.h>
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
@@ -59,7 +60,12 @@ static void sleep_until(struct stoker *c, uint64_t deadline_ns)
 	const struct timespec time = { .tv_sec = seconds < 1000000u ? (time_t)seconds : 1000000,
 				       .tv_nsec = (long)(left % 1000000000u) };
 
-	woken(c, events, epoll_pwait2(c->epoll, events, 4, &time, NULL));
+	int n = epoll_pwait2(c->epoll, events, 4, &time, NULL);
+
+	/* Kernels before 5.11 and some sandboxes lack that call; the older one sleeps whole milliseconds. */
+	if (n < 0 && (errno == ENOSYS || errno == EPERM))
+		n = epoll_wait(c->epoll, events, 4, (int)time.tv_sec * 1000 + (int)((time.tv_nsec + 999999) / 1000000));
+	woken(c, events, n);
 }
 
 /* Ask for a wake at the DONE of @slot. Returns whether it is over already. */
