@@ -87,6 +87,46 @@ positive first_answer_ns
 run idle cpu_share --clients 5 --seconds 1
 [[ $(field attached_clients) == 5 ]] || fail "idle: $(field attached_clients) clients were attached"
 
+# Of killed workers nothing is left; and where something is, that is told.
+left="left_descriptors left_mapped_bytes left_files left_clients left_pools left_jobs left_leases left_pinned_bytes"
+run kill "kills killed_attaching killed_looking_up killed_retrieving killed_storing reclaim_ns_p50 reclaim_ns_p99
+	reclaims_above_1s $left grown_private_bytes verified_bytes wrong_bytes" --kills 30 --clients 2 --object-size 64K
+[[ $(field kills) == 30 ]] || fail "kill: $(field kills) workers were killed"
+(($(field killed_attaching) + $(field killed_looking_up) + $(field killed_retrieving) + $(field killed_storing) == 30)) ||
+	fail "kill: not every worker was killed at something"
+positive killed_attaching
+positive reclaim_ns_p50
+positive verified_bytes
+for name in $left wrong_bytes; do
+	[[ $(field "$name") == 0 ]] || fail "kill: $name is $(field "$name")"
+done
+
+# A broker with a file more than it had before several clients were there.
+cat >"$work/stokerd" <<-TEXT
+	#!/usr/bin/env bash
+	for word; do
+		[[ \$word != --set=broker.runtime_directory=* ]] || runtime=\${word#*=*=}
+	done
+	while kill -0 \$\$ 2>/dev/null; do
+		if ((\$(grep -o 'stoker-bench-pool-[0-9]*' /proc/\$\$/maps | sort -u | wc -l) > 1)); then
+			: >"\$runtime/left"
+			break
+		fi
+		sleep 0.01
+	done >/dev/null 2>&1 &
+	exec "$top_builddir/stokerd" "\$@"
+TEXT
+chmod +x "$work/stokerd"
+status=0
+TMPDIR=$work "$bench" kill --kills 30 --clients 2 --object-size 64K --stokerd "$work/stokerd" --format json \
+	>"$work/report" 2>"$work/error" || status=$?
+((status == 1)) || fail "kill: exit status $status though a file was left"
+[[ $(field left_files) == 1 && $(field left_descriptors) == 0 ]] || fail "kill: $(field left_files) files are left"
+grep -q 'left_files is 1' "$work/error" || fail "kill: nothing is said of the file that is left"
+status=0
+"$bench" kill --attach /nobody >"$work/report" 2>"$work/error" || status=$?
+((status == 2)) || fail "kill: exit status $status with --attach"
+
 # What a capacity above all unique blocks keeps is what an unbounded cache would.
 run policy requests --trace "$trace" --requests 500 --capacity 5%,100% --policy lru,arc
 lines=$(grep -c '"hit_ratio":' "$work/report") || :
@@ -110,7 +150,7 @@ done
 "$bench" index --objects 1000 --seconds 1 >"$work/report" 2>"$work/error" || fail "index: exit status $?"
 grep -q '^  keys_per_s  *[0-9]' "$work/report" || fail "the table has no keys_per_s"
 "$bench" --help >"$work/report"
-for command in replay rtt lookup index disk copy policy start idle gpu; do
+for command in replay rtt lookup index disk copy policy start idle kill gpu; do
 	grep -q "^  $command " "$work/report" || fail "--help does not name $command"
 	"$bench" "$command" --help | grep -q '^  --format' || fail "$command --help does not list its options"
 done

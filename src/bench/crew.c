@@ -14,13 +14,15 @@
 
 #define GLANCE_US 10000u
 
-static pid_t start_one(int (*work)(void *arg, uint32_t i), void *arg, uint32_t i)
+pid_t crew_start(int (*work)(void *arg, uint32_t i), void *arg, uint32_t i)
 {
 	const pid_t parent = getpid();
 	pid_t pid;
 
 	fflush(stdout);
 	pid = fork();
+	if (pid < 0)
+		bench_say("could not start worker %u: %s", i, strerror(errno));
 	if (pid != 0)
 		return pid;
 	signal(SIGINT, SIG_DFL);
@@ -78,11 +80,8 @@ bool crew_run(struct own_broker *broker, uint32_t n, int (*work)(void *arg, uint
 	int32_t running = 1;
 
 	for (uint32_t i = 0; ok && i < n; i++) {
-		pids[i] = start_one(work, arg, i);
-		if (pids[i] < 0) {
-			bench_say("could not start worker %u: %s", i, strerror(errno));
-			ok = false;
-		}
+		pids[i] = crew_start(work, arg, i);
+		ok = pids[i] > 0;
 	}
 	while (ok && running > 0) {
 		running = glance(pids, n);

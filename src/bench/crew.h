@@ -20,4 +20,7 @@
 bool crew_run(struct own_broker *broker, uint32_t n, int (*work)(void *arg, uint32_t i),
 	      void (*watch)(void *arg), void *arg);
 
+/* Start one such worker, which dies with us, for who looks after it himself. Its pid, or -1 after saying why. */
+pid_t crew_start(int (*work)(void *arg, uint32_t i), void *arg, uint32_t i);
+
 #endif

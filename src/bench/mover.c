@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "src/bench/bench.h"
+#include "src/bench/footprint.h"
 #include "src/bench/machine.h"
 #include "src/bench/payload.h"
 #include "src/bench/stride.h"
@@ -70,8 +71,11 @@ static uint8_t *block_at(const struct mover *mover, uint32_t plane, uint32_t id)
 static int make_memory(struct mover *mover, int *ret_fd)
 {
 	const uint64_t bytes = plane_offset(mover, mover->layers * mover->planes);
-	int fd = memfd_create("stoker-bench-pool", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	char name[64];
+	int fd;
 
+	snprintf(name, sizeof(name), FOOTPRINT_POOL "%d", (int)getpid());
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	mover->memory_bytes = (bytes + 4095) & ~4095ull;
 	if (fd < 0)
 		return mover_fail(mover, -errno, "could not make shared memory: %s", strerror(errno));
