@@ -277,8 +277,9 @@ void describe_open(struct session *session, const struct incoming *in)
 	}
 	const int r = model_layout_make(message + 1, message->description_bytes, why, &opening.layout);
 	if (r < 0) {
-		session_refuse(session, message->header.request, r == -ENOMEM ? STOKER_STATUS_NO_MEMORY :
-			       r == -E2BIG ? STOKER_STATUS_TOO_LARGE : STOKER_STATUS_BAD_REQUEST, "%s", r == -ENOMEM ? "the broker has no memory" : why);
+		session_refuse(session, message->header.request,
+			       r == -ENOMEM ? STOKER_STATUS_NO_MEMORY : r == -E2BIG ? STOKER_STATUS_TOO_LARGE :
+			       STOKER_STATUS_BAD_REQUEST, "%s", r == -ENOMEM ? "the broker has no memory" : why);
 		return;
 	}
 	if (memcmp(message->digest, none, sizeof(none)) != 0 &&

@@ -24,8 +24,8 @@
 struct filler;
 
 /*
- * Populate all extents from @first on; @core: the bell of the core thread. @stop ends it early. Returns 0 or -ENOMEM; if its thread cannot be
- * made, all is left to filler_help().
+ * Populate all extents from @first on; @core: the bell of the core thread. @stop ends it early. Returns 0 or
+ * -ENOMEM; if its thread cannot be made, all is left to filler_help().
  */
 int filler_start(struct arena *arena, uint32_t first, const struct bell *core, const _Atomic bool *stop,
 		 struct filler **ret);

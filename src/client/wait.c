@@ -59,7 +59,6 @@ static void sleep_until(struct stoker *c, uint64_t deadline_ns)
 	const uint64_t seconds = left / 1000000000u;
 	const struct timespec time = { .tv_sec = seconds < 1000000u ? (time_t)seconds : 1000000,
 				       .tv_nsec = (long)(left % 1000000000u) };
-
 	int n = epoll_pwait2(c->epoll, events, 4, &time, NULL);
 
 	/* Kernels before 5.11 and some sandboxes lack that call; the older one sleeps whole milliseconds. */
