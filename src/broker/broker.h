@@ -132,7 +132,6 @@ void control_run(struct broker *broker);		/* until PHASE_OVER */
 void control_close(struct broker *broker);
 int control_watch(struct broker *broker, int fd, struct source *source);
 void control_stop(struct broker *broker);		/* drain and leave; called again: leave at once */
-uint64_t control_now_ns(void);				/* CLOCK_MONOTONIC */
 
 /* describe.c */
 void models_remember(struct broker *broker);	/* open what the state directory knows */

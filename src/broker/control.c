@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/broker/clock.h"
 #include "src/broker/devices.h"
 #include "src/broker/session.h"
 #include "src/common/log.h"
@@ -27,14 +28,6 @@
 #define WAITING_NS		2000000000u
 #define TIERS_NS		10000000000u
 #define LEAVING_NS		5000000000u
-
-uint64_t control_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* ---- opening ----------------------------------------------------------------------------------- */
 
@@ -132,7 +125,7 @@ static void leave(struct broker *broker)
 	struct session *session, *next;
 
 	broker->phase = PHASE_LEAVING;
-	broker->deadline_ns = control_now_ns() + LEAVING_NS;
+	broker->deadline_ns = clock_kernel_ns() + LEAVING_NS;
 	if (broker->stopper) {
 		const struct message_answer answer = { .status = STOKER_STATUS_OK };
 
@@ -158,7 +151,7 @@ void control_stop(struct broker *broker)
 		return;
 	}
 	broker->phase = PHASE_DRAINING;
-	broker->deadline_ns = control_now_ns() + broker->config.broker.drain_timeout_ms * 1000000u;
+	broker->deadline_ns = clock_kernel_ns() + broker->config.broker.drain_timeout_ms * 1000000u;
 	broker->drain_order = (struct order){ .type = ORDER_DRAIN };
 	link_order(broker->link, &broker->drain_order);
 }
@@ -213,7 +206,7 @@ static void say_not_accepted(void)
 	static struct log_limit limit;
 	uint32_t unsaid;
 
-	if (log_may(&limit, control_now_ns(), &unsaid))
+	if (log_may(&limit, clock_kernel_ns(), &unsaid))
 		log_warning("a client could not be accepted: %m; raise the limit of open files");
 }
 
@@ -423,7 +416,7 @@ static void while_waiting(struct broker *broker, uint64_t now)
 /* Do what the phase asks for by itself. */
 static void phase_step(struct broker *broker)
 {
-	const uint64_t now = control_now_ns();
+	const uint64_t now = clock_kernel_ns();
 
 	new_sessions_expire(broker, now);
 	switch (broker->phase) {
@@ -474,7 +467,7 @@ static int phase_timeout_ms(const struct broker *broker)
 static int timeout_ms(const struct broker *broker)
 {
 	const int phase = phase_timeout_ms(broker);
-	const uint64_t due = devices_due(broker), now = due == UINT64_MAX ? 0 : control_now_ns();
+	const uint64_t due = devices_due(broker), now = due == UINT64_MAX ? 0 : clock_kernel_ns();
 	const uint64_t left = due == UINT64_MAX ? UINT64_MAX : due > now ? (due - now + 999999) / 1000000 : 0;
 
 	if (left > 60000)
@@ -499,7 +492,7 @@ void control_run(struct broker *broker)
 	while (broker->phase != PHASE_OVER) {
 		bell_arm(&broker->link->bell);
 		const bool any = answers_take(broker);
-		devices_tend(broker, control_now_ns());
+		devices_tend(broker, clock_kernel_ns());
 		phase_step(broker);
 		const int n = broker->phase == PHASE_OVER ? 0 :
 			      epoll_wait(broker->epoll, events, EVENTS, any ? 0 : timeout_ms(broker));

@@ -14,6 +14,7 @@
 #include <sys/random.h>
 
 #include "src/broker/session.h"
+#include "src/broker/clock.h"
 #include "src/broker/state.h"
 #include "src/common/log.h"
 
@@ -162,7 +163,7 @@ static int epoch_save(struct broker *broker, const struct model *model, uint32_t
 	static struct log_limit limit;
 	uint32_t unsaid;
 
-	if (r < 0 && log_may(&limit, control_now_ns(), &unsaid))
+	if (r < 0 && log_may(&limit, clock_kernel_ns(), &unsaid))
 		log_error("a model could not be remembered in %s: %s; after a restart its objects will be lost",
 			  broker->config.broker.state_directory, strerror(-r));
 	return r;

@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "src/broker/clock.h"
 #include "src/broker/closer.h"
 #include "src/broker/session.h"
 #include "src/common/log.h"
@@ -137,7 +138,7 @@ int devices_find(struct broker *broker, uid_t uid, const uint8_t uuid[DEVICE_UUI
 	}
 	device->uid = uid;
 	device->proven = false;
-	device->keep_ns = control_now_ns() + UNPROVEN_NS;
+	device->keep_ns = clock_kernel_ns() + UNPROVEN_NS;
 	return (int)number;
 }
 

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "src/broker/session.h"
+#include "src/broker/clock.h"
 #include "src/broker/state.h"
 #include "src/common/log.h"
 
@@ -28,7 +29,7 @@ void forget_file(struct broker *broker, const uint8_t identity[MODEL_DIGEST_BYTE
 	static struct log_limit limit;
 	uint32_t unsaid;
 
-	if (r < 0 && log_may(&limit, control_now_ns(), &unsaid))
+	if (r < 0 && log_may(&limit, clock_kernel_ns(), &unsaid))
 		log_warning("a forgotten model's file could not be removed from %s: %s; the next start will know the model "
 			    "again", path, strerror(-r));
 }
@@ -141,7 +142,7 @@ static void say_forgotten(const struct broker *broker, const struct model *model
 	static struct log_limit limit;
 	uint32_t unsaid;
 
-	if (!log_may(&limit, control_now_ns(), &unsaid))
+	if (!log_may(&limit, clock_kernel_ns(), &unsaid))
 		return;
 	if (unsaid)
 		log_info("%u more models were forgotten", unsaid);

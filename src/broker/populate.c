@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/broker/clock.h"
 #include "src/broker/filler.h"
 #include "src/common/log.h"
 
@@ -256,14 +257,6 @@ static void extents_now(struct starter *starter, uint32_t end)
 		go_on = extent_give(starter, i, starter->config.populate ? arena_populate(arena, i) : 0);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /*
  * The others, while everybody is served. A machine whose processors are all busy leaves next to nothing to
  * the filler: what it does not get done is done here, at the starter's priority, so that stores find
@@ -274,7 +267,7 @@ static void extents_in_background(struct starter *starter)
 	const struct timespec pause = { .tv_nsec = FILL_LOOK_NS };
 	struct arena *arena = starter->config.arena;
 	struct filler *filler = NULL;
-	uint64_t since = now_ns(), before = 0;
+	uint64_t since = clock_kernel_ns(), before = 0;
 	bool go_on = filler_start(arena, starter->extents_given, starter->config.link->core_bell, &starter->stop,
 				  &filler) == 0;
 
@@ -287,11 +280,11 @@ static void extents_in_background(struct starter *starter)
 		nanosleep(&pause, NULL);
 		while (go_on && filler_take(filler, &extent, &r))
 			go_on = extent_give(starter, extent, r);
-		if (now_ns() - since < FILL_PACE_NS)
+		if (clock_kernel_ns() - since < FILL_PACE_NS)
 			continue;
 		if (filler_bytes(filler) - before < FILL_PACE_BYTES)
 			filler_help(filler);
-		since = now_ns();
+		since = clock_kernel_ns();
 		before = filler_bytes(filler);
 	}
 	filler_end(filler);

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "src/broker/clock.h"
 #include "src/broker/closer.h"
 #include "src/common/log.h"
 
@@ -89,7 +90,7 @@ int session_accept(struct broker *broker, int fd)
 	session->broker = broker;
 	session->fd = fd;
 	session->tenant = -1;
-	session->deadline_ns = control_now_ns() + HELLO_TIMEOUT_NS;
+	session->deadline_ns = clock_kernel_ns() + HELLO_TIMEOUT_NS;
 	session->socket_source = (struct source){ SOURCE_SOCKET, session };
 	session->pid_source = (struct source){ SOURCE_PIDFD, session };
 	session->next = broker->sessions;
@@ -135,7 +136,7 @@ static void say_let_go(const struct session *session, const char *why)
 	static struct log_limit limit;
 	uint32_t unsaid;
 
-	if (!log_may(&limit, control_now_ns(), &unsaid))
+	if (!log_may(&limit, clock_kernel_ns(), &unsaid))
 		return;
 	if (unsaid)
 		log_warning("%u more clients were let go", unsaid);

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "src/broker/clock.h"
 #include "src/broker/tier-inside.h"
 #include "src/common/log.h"
 #include "src/device/image.h"
@@ -36,14 +37,6 @@
 #define TAKE_MAX	256u		/* messages a turn */
 #define SYNC_NS		1000000000ull	/* the newest that a crash of the machine may cost */
 #define WARNING_NS	(60 * 1000000000ull)	/* between lines about single errors, which are counted anyway */
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-}
 
 static void send_back(struct tier *tier, struct tier_message *message)
 {
@@ -73,8 +66,8 @@ static void error_note(struct tier *tier, int error, const char *what)
 		tier->disk_is_full = true;
 		return;
 	}
-	if (tier->errors++ == 0 && now_ns() >= tier->next_warning_ns) {
-		tier->next_warning_ns = now_ns() + WARNING_NS;
+	if (tier->errors++ == 0 && clock_kernel_ns() >= tier->next_warning_ns) {
+		tier->next_warning_ns = clock_kernel_ns() + WARNING_NS;
 		log_warning("tier %s: could not %s %s: %s; a read becomes a miss, a write is not kept", tier->config.name, what,
 			    tier->file_path, text);
 	}
@@ -190,7 +183,7 @@ static void log_append(struct tier *tier, struct tier_message *message)
 			log_write(tier);
 		slabs_append(tier->slabs, &message->slab);
 		if (tier->sync_due_ns == 0)
-			tier->sync_due_ns = now_ns() + SYNC_NS;
+			tier->sync_due_ns = clock_kernel_ns() + SYNC_NS;
 	}
 	send_back(tier, message);
 }
@@ -199,7 +192,7 @@ static void log_append(struct tier *tier, struct tier_message *message)
 static bool log_keep(struct tier *tier)
 {
 	const bool gated = tier->writes.first && tier->writes.first->move.needs > tier->synced;
-	const bool due = tier->sync_due_ns != 0 && now_ns() >= tier->sync_due_ns;
+	const bool due = tier->sync_due_ns != 0 && clock_kernel_ns() >= tier->sync_due_ns;
 	int r = 0;
 
 	log_write(tier);
@@ -473,7 +466,7 @@ static uint64_t wait_ns(const struct tier *tier)
 
 	if (tier->sync_due_ns == 0)
 		return UINT64_MAX;
-	now = now_ns();
+	now = clock_kernel_ns();
 	return now < tier->sync_due_ns ? tier->sync_due_ns - now : tier->n_syncs > 0 ? SYNC_NS : 0;
 }
 
