@@ -84,6 +84,39 @@ status=0
 run start "first_answer_ns populate_bytes_per_s lookup_ns_p99_during lookup_ns_p99_after" --memory 192M
 positive first_answer_ns
 
+run restart "warm_answer_ns cold_answer_ns cold_entries_per_s wrong_bytes" --objects 20000 --rounds 1
+positive warm_answer_ns
+positive cold_answer_ns
+for name in warm_objects cold_objects; do
+	[[ $(field $name) == 20000 ]] || fail "restart: $name is $(field $name) of 20000"
+done
+# A table of few entries is read too soon for a rate.
+run restart cold_entries_per_s --objects 300 --object-size 64 --rounds 1
+[[ $(field cold_entries_per_s) == null && $(field warm_objects) == 300 && $(field cold_objects) == 300 ]] ||
+	fail "restart: 300 objects have a rate, or were not all found"
+
+# What does not come back is told: here a part of the slab table is gone by the third start, the cold one.
+cat >"$work/forgetful" <<END
+#!/bin/sh
+echo start >>"$work/starts"
+if [ "\$(wc -l <"$work/starts")" -eq 3 ]; then
+	tier=\${1#--tier=}
+	truncate -s \$((4096 + 128 * 3700)) "\${tier%:*}/stoker-slabs"
+fi
+exec "$(realpath "$top_builddir/stokerd")" "\$@"
+END
+chmod +x "$work/forgetful"
+status=0
+TMPDIR=$work "$bench" restart --format json --objects 4000 --stokerd "$work/forgetful" >"$work/report" 2>"$work/error" || status=$?
+((status == 1)) || fail "restart: exit status $status for objects that were lost"
+[[ $(field lost_objects) == 300 && $(field warm_objects) == 4000 && $(field cold_objects) == 3700 ]] ||
+	fail "restart: $(field lost_objects) objects are called lost instead of 300"
+grep -q '300 objects were not found again' "$work/error" || fail "restart: a loss is not told in words"
+status=0
+TMPDIR=$work "$bench" restart --objects 20000 --set arena.size=64M >"$work/report" 2>"$work/error" || status=$?
+((status == 1)) || fail "restart: exit status $status without room for all objects"
+grep -q 'take fewer --objects' "$work/error" || fail "restart: it does not say what to do without room"
+
 run idle cpu_share --clients 5 --seconds 1
 [[ $(field attached_clients) == 5 ]] || fail "idle: $(field attached_clients) clients were attached"
 
@@ -150,7 +183,7 @@ done
 "$bench" index --objects 1000 --seconds 1 >"$work/report" 2>"$work/error" || fail "index: exit status $?"
 grep -q '^  keys_per_s  *[0-9]' "$work/report" || fail "the table has no keys_per_s"
 "$bench" --help >"$work/report"
-for command in replay rtt lookup index disk copy policy start idle kill gpu; do
+for command in replay rtt lookup index disk copy policy start restart idle kill gpu; do
 	grep -q "^  $command " "$work/report" || fail "--help does not name $command"
 	"$bench" "$command" --help | grep -q '^  --format' || fail "$command --help does not list its options"
 done

@@ -40,7 +40,7 @@ struct bench_command {
 };
 /* Each in the file of its name. */
 extern const struct bench_command bench_replay, bench_rtt, bench_lookup, bench_index, bench_disk, bench_copy,
-	bench_policy, bench_start, bench_idle, bench_kill, bench_gpu;
+	bench_policy, bench_start, bench_restart, bench_idle, bench_kill, bench_gpu;
 
 /* One line on stderr, "stoker-bench: text". */
 __attribute__((format(printf, 1, 2))) void bench_say(const char *format, ...);

@@ -12,8 +12,8 @@
 #include "src/common/output.h"
 
 static const struct bench_command *const commands[] = {
-	&bench_replay, &bench_rtt,    &bench_lookup, &bench_index, &bench_disk,
-	&bench_copy,   &bench_policy, &bench_start,  &bench_idle,  &bench_kill, &bench_gpu,
+	&bench_replay, &bench_rtt,   &bench_lookup,  &bench_index, &bench_disk, &bench_copy,
+	&bench_policy, &bench_start, &bench_restart, &bench_idle,  &bench_kill, &bench_gpu,
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
