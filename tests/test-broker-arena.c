@@ -197,7 +197,7 @@ START_TEST(a_warm_arena_keeps_bytes_and_objects)
 	arena_set_held(arena, 17, true);
 
 	open_again();
-	expect(arena->warm);
+	expect(arena->warm && !arena->whole);	/* seven extents are lacking */
 	ck_assert_uint_eq(recover(), 0);
 	ck_assert_uint_eq(n_found, 3);
 	expect(arena->base[3 * EXTENT] == 0x5c && arena->base[4 * EXTENT - 1] == 0x5c);
@@ -486,7 +486,7 @@ START_TEST(huge_pages_are_used_whatever_the_options_of_the_mount_are)
 	memset(arena->base, 0x5c, arena->bytes);
 	arena_close(arena);
 	ck_assert_int_eq(arena_open(name, 4 * LARGE, LARGE, RECORDS, false, why, &arena), 0);
-	expect(arena->warm);
+	expect(arena->warm && arena->whole);
 	for (uint32_t i = 0; i < 4; i++)
 		ck_assert_int_eq(arena_populate(arena, i), 0);
 	for (uint64_t i = 0; i < arena->bytes; i++)

@@ -296,6 +296,14 @@ static int objects_map(struct arena *arena, char *why)
 	return 0;
 }
 
+static bool is_whole(const struct arena *arena)
+{
+	struct stat st[2];
+
+	return fstat(arena->fd, &st[0]) == 0 && fstat(arena->table_fd, &st[1]) == 0 &&
+	       (uint64_t)st[0].st_blocks * 512 >= arena->bytes && (uint64_t)st[1].st_blocks * 512 >= table_bytes(arena);
+}
+
 static int arena_make(struct arena *arena, const char *name, bool fresh, bool unbounded, char *why)
 {
 	struct names names;
@@ -309,6 +317,7 @@ static int arena_make(struct arena *arena, const char *name, bool fresh, bool un
 	if (r < 0)
 		return r;
 	arena->warm = r == 1;
+	arena->whole = arena->warm && is_whole(arena);
 	r = arena->warm ? limits_check(arena, why) : objects_make(arena, &names, unbounded, why);
 	if (r == 0)
 		r = objects_map(arena, why);
@@ -416,8 +425,12 @@ int arena_populate_part(struct arena *arena, uint32_t extent, uint64_t at, uint6
 {
 	const uint64_t first = extent * arena->extent_bytes + at;
 	const uint64_t end = first + bytes;
-	int r = at == 0 ? table_reserve(arena, extent) : 0;
+	int r;
 
+	/* A part at a time: it keeps the address space locked over its whole range. */
+	if (arena->whole && madvise(arena->base + first, bytes, MADV_POPULATE_READ) == 0)
+		return 0;
+	r = at == 0 ? table_reserve(arena, extent) : 0;
 	huge &= !arena->warm;	/* what a broker before has filled keeps its pages: to move its bytes takes long */
 	for (uint64_t i = first; i < end && r == 0;) {
 		const uint64_t next = (i | (ADDRESSES_HUGE - 1)) + 1 < end ? (i | (ADDRESSES_HUGE - 1)) + 1 : end;

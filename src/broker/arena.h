@@ -55,6 +55,7 @@ struct arena {
 	uint32_t records;	/* entries of the table */
 	_Atomic uint64_t huge_bytes;	/* of what was populated: in huge pages */
 	bool warm;		/* taken over from a broker before, of the same geometry */
+	bool whole;		/* and it lacks no page: nothing is left to reserve */
 	struct arena_entry *table;
 	struct arena_header *header;	/* the mapping that `table` is part of */
 };
