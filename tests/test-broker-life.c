@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -261,6 +262,56 @@ START_TEST(old_io_that_never_ends_means_a_fresh_arena_and_a_broker_that_says_so)
 }
 END_TEST
 
+/* What the broker waits for, all its threads together. */
+static uint32_t watched(void)
+{
+	uint32_t n = 0;
+
+	for (int fd = 0; fd < 256; fd++) {
+		char path[64], line[256];
+
+		snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", (int)whole.broker, fd);
+		FILE *info = fopen(path, "re");
+		while (info && fgets(line, sizeof(line), info))
+			n += strncmp(line, "tfd:", 4) == 0;
+		if (info)
+			fclose(info);
+	}
+	return n;
+}
+
+/* As a process has that is being started, until it is executed. */
+START_TEST(a_client_that_is_gone_is_forgotten_though_another_has_its_files_open)
+{
+	int copies[256], n = 0;
+
+	whole_start();
+	const uint32_t before = watched();
+	struct raw raw = attach();
+	ck_assert_uint_gt(watched(), before);
+	const int broker = (int)syscall(SYS_pidfd_open, whole.broker, 0);
+	ck_assert_int_ge(broker, 0);
+	for (int fd = 3; fd < 256; fd++) {
+		const int copy = (int)syscall(SYS_pidfd_getfd, broker, fd, 0);
+
+		if (copy >= 0)
+			copies[n++] = copy;
+	}
+	if (n == 0)
+		printf("# nobody may copy a process's descriptors here (%s): its files were closed as ever\n", strerror(errno));
+	raw_close(&raw);
+	whole_await_gauge(STOKER_GAUGE_CLIENTS, 0);
+	await(watched() == before);
+	raw = attach();
+	ck_assert_int_eq(ping(&raw), STOKER_STATUS_OK);
+	raw_close(&raw);
+	while (n > 0)
+		close(copies[--n]);
+	close(broker);
+	ck_assert_int_eq(whole_end(SIGTERM), 0);
+}
+END_TEST
+
 /* ---- verbs, the end, new configurations ------------------------------------------------------------ */
 
 START_TEST(the_verbs_are_answered_and_stop_ends_with_0)
@@ -393,6 +444,7 @@ int main(void)
 	tcase_add_test(tests, clients_attach_while_old_io_is_waited_for_and_models_when_it_is_over);
 	tcase_add_test(tests, a_client_that_leaves_while_old_io_is_waited_for_is_gone_at_once);
 	tcase_add_test(tests, old_io_that_never_ends_means_a_fresh_arena_and_a_broker_that_says_so);
+	tcase_add_test(tests, a_client_that_is_gone_is_forgotten_though_another_has_its_files_open);
 	tcase_add_test(tests, the_verbs_are_answered_and_stop_ends_with_0);
 	tcase_add_test(tests, attached_clients_learn_of_the_end_by_page_socket_and_fence);
 	tcase_add_test(tests, hup_takes_over_who_may_attach);

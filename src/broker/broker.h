@@ -131,6 +131,11 @@ int control_open(struct broker *broker, char *why);	/* socket, signals, epoll */
 void control_run(struct broker *broker);		/* until PHASE_OVER */
 void control_close(struct broker *broker);
 int control_watch(struct broker *broker, int fd, struct source *source);
+/*
+ * Before @fd is closed or given away: epoll forgets by itself only a file that nobody has open any more, and a
+ * process that is being started (a copier) has all of them until it is executed.
+ */
+void control_unwatch(struct broker *broker, int fd);
 void control_stop(struct broker *broker);		/* drain and leave; called again: leave at once */
 
 /* describe.c */

@@ -38,6 +38,11 @@ int control_watch(struct broker *broker, int fd, struct source *source)
 	return epoll_ctl(broker->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+void control_unwatch(struct broker *broker, int fd)
+{
+	epoll_ctl(broker->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
 static int listen_open(struct broker *broker, char *why)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -104,6 +109,7 @@ static void listen_close(struct broker *broker)
 	if (broker->listen_fd < 0)
 		return;
 	unlink(broker->socket);
+	control_unwatch(broker, broker->listen_fd);
 	close(broker->listen_fd);
 	broker->listen_fd = -1;
 }

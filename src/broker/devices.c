@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "src/broker/clock.h"
@@ -187,7 +186,7 @@ static void give_up_unproven(struct broker *broker, struct broker_device *device
 			device->next_ns = device->keep_ns;
 		return;
 	}
-	epoll_ctl(broker->epoll, EPOLL_CTL_DEL, fd, NULL);
+	control_unwatch(broker, fd);
 	device->backend->stop(device->device);
 	device->device = NULL;
 }

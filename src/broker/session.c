@@ -154,11 +154,12 @@ void session_close(struct session *session, const char *why)
 	if (why)
 		say_let_go(session, why);
 	session->state = SESSION_LEAVING;
-	/* Before it is given away: epoll forgets by itself only what is closed. */
-	epoll_ctl(broker->epoll, EPOLL_CTL_DEL, session->fd, NULL);
+	control_unwatch(broker, session->fd);
 	closer_take_socket(session->peer.uid, session->fd);
-	if (session->pidfd >= 0)
+	if (session->pidfd >= 0) {
+		control_unwatch(broker, session->pidfd);
 		close(session->pidfd);
+	}
 	session->fd = session->pidfd = -1;
 	if (broker->stopper == session)
 		broker->stopper = NULL;
