@@ -112,7 +112,8 @@ int control_map(const char *name, const struct control_page **ret)
 
 	if (r < 0)
 		return r;
-	fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
+	/* Not blocking, because a fifo of that name would hold us up. */
+	fd = shm_open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
 	r = control_map_fd(fd, ret);

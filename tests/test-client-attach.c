@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "tests/client-rig.h"
@@ -73,6 +74,22 @@ START_TEST(a_foreign_object_under_the_name_is_no_control_page)
 	close(fd);
 	refused(name, NULL, -EPROTO, "not a broker's control page");
 	shm_unlink(name);
+}
+END_TEST
+
+/* Anybody may make one in /dev/shm, and opening it to read waits for a writer. */
+START_TEST(a_fifo_under_the_name_holds_nobody_up)
+{
+	const struct control_page *page;
+	struct rig rig = { 0 };
+	char path[128];
+
+	rig_name(&rig, "fifo");
+	snprintf(path, sizeof(path), "/dev/shm%s", rig.name);
+	ck_assert_int_eq(mkfifo(path, 0644), 0);
+	refused(rig.name, NULL, -EPROTO, "not a broker's control page");
+	ck_assert_int_eq(control_map(rig.name, &page), -EPROTO);
+	unlink(path);
 }
 END_TEST
 
@@ -251,6 +268,7 @@ int main(void)
 	tcase_add_test(tests, a_page_whose_broker_is_gone_is_no_broker);
 	tcase_add_test(tests, another_layout_version_is_named);
 	tcase_add_test(tests, a_foreign_object_under_the_name_is_no_control_page);
+	tcase_add_test(tests, a_fifo_under_the_name_holds_nobody_up);
 	tcase_add_test(tests, a_refusal_carries_the_brokers_reason);
 	tcase_add_test(tests, a_channel_that_could_shrink_is_not_mapped);
 	tcase_add_test(tests, a_broker_that_does_not_answer_is_given_up);

@@ -208,7 +208,8 @@ static int page_read(const char *name, const struct talk_rules *rules, struct so
 		     char *why)
 {
 	const struct control_page *page = NULL;
-	const int fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
+	/* Not blocking, because anybody may have put a fifo there, or have a lease on a file of his. */
+	const int fd = shm_open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 	struct stat st;
 	int r;
 
