@@ -249,6 +249,71 @@ START_TEST(a_drop_waits_for_the_fence_of_a_dead_broker)
 }
 END_TEST
 
+/* The way to the next broker is made by calls that ask something; call until it has heard of @type. */
+static void call_until(enum message_type type)
+{
+	struct stoker_key key = { { 1 } };
+	struct stoker_job job;
+
+	while (fake_messages(rig.fake, type) == 0) {
+		ck_assert_int_eq(stoker_lookup(rig.c, rig.model, &key, 1, NULL, &job), -EPIPE);
+		usleep(1000);
+	}
+}
+
+static void call_until_attached(void)
+{
+	struct stoker_key key = { { 1 } };
+	struct stoker_job job;
+
+	while (stoker_lookup(rig.c, rig.model, &key, 1, NULL, &job) == -EPIPE)
+		usleep(1000);
+	rig_take(&rig, STOKER_OP_LOOKUP);
+	rig_done(&rig, &(struct fake_request){ .head = { .slot = (uint16_t)job.slot, .generation = job.generation } },
+		 STOKER_STATUS_OK);
+	rig_finish(&rig, job);
+}
+
+START_TEST(a_broker_that_is_being_attached_to_keeps_no_event_loop_awake)
+{
+	struct pollfd set = { .fd = stoker_fd(rig.c), .events = POLLIN };
+	const struct stoker_job job = lookup_submitted();
+
+	fake_die(rig.fake);
+	poll_until(job, STOKER_STAGE_DONE);
+	rig_finish(&rig, job);
+	broker_again();
+	call_until(MESSAGE_MODEL_OPEN);
+	ck_assert_int_eq(stoker_arm(rig.c), 0);
+	ck_assert_int_eq(poll(&set, 1, 200), 0);	/* though its answer has come */
+	call_until_attached();
+	ck_assert_int_eq(stoker_arm(rig.c), 0);
+	ck_assert_int_eq(poll(&set, 1, 0), 0);
+	fake_die(rig.fake);
+	ck_assert_int_eq(poll(&set, 1, 10000), 1);
+}
+END_TEST
+
+START_TEST(what_is_dropped_while_the_next_broker_is_attached_to_is_not_left_there)
+{
+	const struct stoker_job job = lookup_submitted();
+
+	fake_die(rig.fake);
+	fake_fence_falls(rig.fake);
+	poll_until(job, STOKER_STAGE_DONE);
+	rig_finish(&rig, job);
+	broker_again();
+	call_until(MESSAGE_POOL_ADD);
+	ck_assert_int_eq(stoker_pool_drop(rig.pool), 0);
+	call_until_attached();
+	/* That broker has the pool at no attachment: it was asked for at one that was given up. */
+	ck_assert_uint_eq(fake_messages(rig.fake, MESSAGE_HELLO), 2);
+	ck_assert_uint_eq(fake_messages(rig.fake, MESSAGE_REGION_ADD), 2);
+	ck_assert_uint_eq(fake_messages(rig.fake, MESSAGE_POOL_ADD), 1);
+	ck_assert_int_eq(stoker_region_drop(rig.region), 0);
+}
+END_TEST
+
 /* ---- mapping -------------------------------------------------------------------------------------- */
 
 static _Atomic uint64_t map_offset, map_held;
@@ -304,6 +369,41 @@ START_TEST(a_mapping_outlives_its_broker_but_is_not_vouched_for)
 	ck_assert_int_eq(stoker_reattach(rig.c), 0);
 	ck_assert_uint_eq(*(const volatile uint8_t *)mapping.data, 78);
 	ck_assert_int_eq(stoker_unmap(rig.c, &mapping), -ESTALE);
+}
+END_TEST
+
+/* The second broker leaves a mapping behind, and the first one a copy that has not ended. */
+START_TEST(the_fence_of_a_broker_that_copied_nothing_keeps_nobody_awake)
+{
+	struct pollfd set = { .fd = stoker_fd(rig.c), .events = POLLIN };
+	struct stoker_mapping mapping = { .size = sizeof(mapping) };
+	const struct stoker_job retrieve = retrieve_submitted();
+	const struct stoker_lease lease = { { 1, 2 } };
+	struct fake *first = rig.fake;
+	struct stoker_job job;
+
+	fake_die(first);
+	poll_until(retrieve, STOKER_STAGE_ENDING);
+	rig.fake = fake_start(rig.name, &(struct fake_options){ .arena_bytes = 1 << 20 });
+	ck_assert_int_eq(stoker_reattach(rig.c), 0);
+	map_offset = 4096;
+	map_held = 1;
+	fake_serve(rig.fake, serve_maps);
+	ck_assert_int_eq(stoker_map(rig.c, &lease, 0, 0, 0, &mapping), 0);
+	fake_serve_end(rig.fake);
+	job = lookup_submitted();
+	fake_die(rig.fake);
+	poll_until(job, STOKER_STAGE_DONE);
+	rig_finish(&rig, job);
+	fake_fence_falls(rig.fake);
+	ck_assert_int_eq(stoker_arm(rig.c), 0);
+	ck_assert_int_eq(poll(&set, 1, 0), 0);
+	fake_fence_falls(first);
+	ck_assert_int_eq(poll(&set, 1, 10000), 1);
+	ck_assert_int_eq(stoker_poll(rig.c, retrieve), STOKER_STAGE_DONE);
+	rig_finish(&rig, retrieve);
+	ck_assert_int_eq(stoker_unmap(rig.c, &mapping), -ESTALE);
+	fake_free(first);
 }
 END_TEST
 
@@ -369,6 +469,9 @@ int main(void)
 	tcase_add_test(tests, who_rings_at_a_dead_broker_without_polling_is_told_at_the_next_call);
 	tcase_add_test(tests, ready_words_stay_where_they_are_with_their_values);
 	tcase_add_test(tests, a_drop_waits_for_the_fence_of_a_dead_broker);
+	tcase_add_test(tests, a_broker_that_is_being_attached_to_keeps_no_event_loop_awake);
+	tcase_add_test(tests, what_is_dropped_while_the_next_broker_is_attached_to_is_not_left_there);
+	tcase_add_test(tests, the_fence_of_a_broker_that_copied_nothing_keeps_nobody_awake);
 	tcase_add_test(tests, an_object_is_read_where_it_lies_and_the_end_says_whether_it_held);
 	tcase_add_test(tests, a_mapping_outlives_its_broker_but_is_not_vouched_for);
 	tcase_add_test(tests, a_forked_child_is_refused_and_disturbs_nobody);

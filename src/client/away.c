@@ -117,6 +117,11 @@ static int away_restore(struct stoker *c)
 		if (r == 0)
 			return -EAGAIN;
 	}
+	r = attachment_watch(c, at);
+	if (r < 0) {
+		attachment_unwatch(c, at);
+		return away_fail(c, r);
+	}
 	c->at = at;
 	c->arriving = NULL;
 	c->phase = PHASE_ATTACHED;

@@ -38,7 +38,7 @@
 
 #define CLIENT_SLOTS_MAX	(CHANNEL_SMALL_MAX + CHANNEL_LARGE_MAX)
 #define CLIENT_RESERVED		8u	/* small slots kept back for RELEASE, END_SESSION, UNMAP */
-#define CLIENT_BATCHES		8u	/* jobs of several slots at once: each has two large slots or more */
+#define CLIENT_BATCHES		8u	/* jobs of several slots at once: each has two large slots or more, if it names all of its chunks */
 #define CLIENT_BATCH_BASE	0x10000u /* slot numbers on the wire have 16 bits; batches begin here */
 #define CLIENT_ROUND_TRIP_MS	30000u	/* how long calls that ask on the socket wait at most */
 
@@ -237,6 +237,8 @@ int greet_take(struct stoker *c, const struct message_welcome *welcome, struct t
 	       struct attachment **ret);
 struct attachment *attachment_get(struct attachment *at);
 void attachment_put(struct stoker *c, struct attachment *at);
+int attachment_watch(struct stoker *c, const struct attachment *at);	/* it wakes sleepers from now on */
+void attachment_unwatch(struct stoker *c, const struct attachment *at);
 void attachment_hang_up(struct attachment *at);	/* close all but the fence */
 bool attachment_is_quiet(struct attachment *at);	/* its broker being gone: has the fence fallen? */
 

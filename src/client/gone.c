@@ -119,6 +119,7 @@ static void objects_end(struct stoker *c)
 void gone_end(struct stoker *c)
 {
 	struct attachment *at = c->at;
+	const uint32_t fenced_before = c->fenced;	/* by brokers that went earlier */
 
 	if (!at)
 		return;
@@ -128,14 +129,13 @@ void gone_end(struct stoker *c)
 	c->next_try_ns = 0;
 	memset(c->free, 0, sizeof(c->free));
 	c->own.n = 0;
-	epoll_ctl(c->epoll, EPOLL_CTL_DEL, at->completion, NULL);
-	epoll_ctl(c->epoll, EPOLL_CTL_DEL, at->sock, NULL);
+	attachment_unwatch(c, at);
 	attachment_hang_up(at);
 	for (uint32_t slot = 0; slot < CLIENT_SLOTS_MAX; slot++) {
 		if (c->jobs[slot].state == JOB_RUNNING && c->jobs[slot].at == at)
 			job_end(c, slot);
 	}
-	if (c->fenced > 0) {	/* whoever sleeps on stoker_fd() is to wake when the fence falls */
+	if (c->fenced > fenced_before) {	/* whoever sleeps on stoker_fd() is to wake when the fence falls */
 		struct epoll_event event = { .events = EPOLLHUP, .data.fd = at->fence };
 
 		epoll_ctl(c->epoll, EPOLL_CTL_ADD, at->fence, &event);

@@ -156,6 +156,20 @@ static int watch_fd(struct stoker *c, int fd, uint32_t events)
 	return 0;
 }
 
+/* Until it is the present one, nobody who sleeps would take what comes: it would be ready for ever. */
+int attachment_watch(struct stoker *c, const struct attachment *at)
+{
+	const int r = watch_fd(c, at->completion, EPOLLIN);
+
+	return r < 0 ? r : watch_fd(c, at->sock, EPOLLIN | EPOLLRDHUP);
+}
+
+void attachment_unwatch(struct stoker *c, const struct attachment *at)
+{
+	epoll_ctl(c->epoll, EPOLL_CTL_DEL, at->completion, NULL);
+	epoll_ctl(c->epoll, EPOLL_CTL_DEL, at->sock, NULL);
+}
+
 static int attachment_fill(struct stoker *c, struct attachment *at, const struct message_welcome *welcome,
 			   struct talk_fds *fds, uid_t uid)
 {
@@ -184,10 +198,6 @@ static int attachment_fill(struct stoker *c, struct attachment *at, const struct
 	if (r == 0 && expected > FD_ARENA)
 		r = greet_arena(c, at, fds->fd[FD_ARENA], welcome->arena_bytes);
 	if (r == 0)
-		r = watch_fd(c, at->completion, EPOLLIN);
-	if (r == 0)
-		r = watch_fd(c, at->sock, EPOLLIN | EPOLLRDHUP);
-	if (r == 0)
 		r = ready_take(c, at, fds->fd[FD_CHANNEL]);
 	return r;
 }
@@ -213,9 +223,6 @@ int greet_take(struct stoker *c, const struct message_welcome *welcome, struct t
 	r = attachment_fill(c, at, welcome, fds, uid);
 	talk_fds_close(fds);
 	if (r < 0) {
-		if (at->completion >= 0)
-			epoll_ctl(c->epoll, EPOLL_CTL_DEL, at->completion, NULL);
-		epoll_ctl(c->epoll, EPOLL_CTL_DEL, at->sock, NULL);
 		at->sock = -1;
 		attachment_put(c, at);
 		return r;

@@ -219,16 +219,23 @@ static int ask_drop(struct object *object, uint64_t deadline_ns)
 
 int object_drop(struct object *object)
 {
+	struct stoker *c = object->c;
 	const uint64_t end = round_trip_end();
 	int r = 0;
 
 	if (object->users > 0)
-		return client_fail(object->c, -EBUSY, "something still uses it; drop the pools first");
-	if (object_is_open(object))
+		return client_fail(c, -EBUSY, "something still uses it; drop the pools first");
+	if (object_is_open(object)) {
 		r = ask_drop(object, end);
-	else
+	} else {
+		/* The broker that is being attached to was asked for it: it forgets all of that with the attachment. */
+		if (c->arriving && object->tried == c->arriving->ordinal) {
+			away_stop(c);
+			c->next_try_ns = 0;
+		}
 		object->question = QUESTION_DROP;
+	}
 	if (r == 0 || r == -EPIPE)
-		r = await_fences(object->c, end);
+		r = await_fences(c, end);
 	return r;
 }
