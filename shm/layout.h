@@ -173,6 +173,16 @@ struct stoker_segment {
 static_assert(sizeof(struct stoker_segment) == 24, "segments are packed in the input area");
 #define STOKER_SEGMENT_RUNS	1u
 
+/*
+ * What the broker keeps for a job, by the class of its slot, and what a STORE or RETRIEVE needs of it at most.
+ * A few runs can name more blocks than fit there once each is spelled out, so a client counts as well:
+ * @items: objects that segments name (chunks of each, summed up); @spelled: ids that runs stand for.
+ */
+#define STOKER_SCRATCH_BYTES(keys_max, input_bytes) \
+	((size_t)(keys_max) * 64 + (size_t)(input_bytes) / 4 * 40 + 65536)
+#define STOKER_SCRATCH_NEED(chunks, n_segments, items, spelled) \
+	((uint64_t)(chunks) * 17 + (uint64_t)(n_segments) * 4 + (uint64_t)(items) * 29 + (uint64_t)(spelled) * 4 + 256)
+
 /** struct stoker_slot_client - what the client says about a slot. Written by the client only. */
 struct stoker_slot_client {
 	_Atomic uint32_t generation;	/* of the job that is being asked for; informative */

@@ -1,8 +1,8 @@
 /*
  * STORE and RETRIEVE: keys, segments and block ids into a slot, or into several.
  *
- * A job whose input does not fit the largest slot is cut between chunks, into as many parts as need
- * be. All slots are taken before anything is written: callers' keys and ids are read during the call
+ * A job whose input does not fit the largest slot, or the room that the broker has for such a slot's
+ * job, is cut between chunks, into as many parts as need be. All slots are taken before anything is written: callers' keys and ids are read during the call
  * only, so nothing is left to submit later. With fewer free slots the answer is -EAGAIN, with fewer
  * slots than parts in all -E2BIG.
  */
@@ -13,7 +13,7 @@
 /* The ids of one stoker_blocks that belong to the chunks of a part. */
 struct cut {
 	uint32_t lo, hi;	/* chunks; lo >= hi: none */
-	uint32_t words;		/* of the id area */
+	uint64_t words;		/* of the id area */
 };
 
 static uint64_t overlap(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end)
@@ -56,17 +56,18 @@ static struct cut blocks_cut(const struct stoker_blocks *blocks, uint32_t a, uin
 	if (cut.lo >= cut.hi)
 		return cut;
 	if (blocks->runs == 0)
-		cut.words = (cut.hi - cut.lo) * per_chunk;
+		cut.words = (uint64_t)(cut.hi - cut.lo) * per_chunk;
 	else
-		cut.words = 2 * runs_cut(blocks, (uint64_t)(cut.lo - blocks->first) * per_chunk,
+		cut.words = 2ull * runs_cut(blocks, (uint64_t)(cut.lo - blocks->first) * per_chunk,
 					 (uint64_t)(cut.hi - blocks->first) * per_chunk, NULL);
 	return cut;
 }
 
-/* What chunks a to b - 1 need of an input area. */
+/* What chunks a to b - 1 need of an input area, and of the room that the broker has for such a job. */
 struct need {
 	uint32_t segments;
 	uint64_t ids, bytes;
+	uint64_t scratch;
 };
 
 static uint32_t token_bytes(const struct transfer *t, uint32_t chunks)
@@ -77,6 +78,7 @@ static uint32_t token_bytes(const struct transfer *t, uint32_t chunks)
 static struct need need_of(const struct transfer *t, uint32_t a, uint32_t b)
 {
 	struct need need = { 0 };
+	uint64_t items = 0, spelled = 0;
 
 	for (uint32_t i = 0; i < t->n_blocks; i++) {
 		const struct cut cut = blocks_cut(&t->blocks[i], a, b);
@@ -85,16 +87,21 @@ static struct need need_of(const struct transfer *t, uint32_t a, uint32_t b)
 			continue;
 		need.segments++;
 		need.ids += cut.words;
+		items += cut.hi - cut.lo;
+		if (t->blocks[i].runs)
+			spelled += (uint64_t)(cut.hi - cut.lo) * t->blocks[i].pool->blocks;
 	}
 	if (t->keys)
 		need.bytes = (uint64_t)(b - a) * sizeof(struct stoker_key) + token_bytes(t, b - a);
 	need.bytes += need.segments * sizeof(struct stoker_segment) + (need.ids + 1) / 2 * 8;
+	need.scratch = STOKER_SCRATCH_NEED(b - a, need.segments, items, spelled);
 	return need;
 }
 
 static bool need_fits(const struct need *need, uint32_t chunks, uint32_t keys, uint32_t input)
 {
-	return chunks <= keys && need->segments <= STOKER_SEGMENTS_MAX && need->bytes <= input;
+	return chunks <= keys && need->segments <= STOKER_SEGMENTS_MAX && need->bytes <= input &&
+	       need->scratch <= STOKER_SCRATCH_BYTES(keys, input);
 }
 
 static bool part_fits(const struct transfer *t, uint32_t a, uint32_t b)
@@ -120,20 +127,55 @@ static uint32_t part_end(const struct transfer *t, uint32_t a)
 	return fits;
 }
 
-/* @cuts has room for CHANNEL_LARGE_MAX + 1. Returns how many parts, or -E2BIG. */
-static int plan_parts(struct stoker *c, const struct transfer *t, uint32_t *cuts)
+/* The lowest chunk from @from on that is named; t->end if none is. */
+static uint32_t named_from(const struct transfer *t, uint32_t from)
+{
+	uint32_t lowest = t->end;
+
+	for (uint32_t i = 0; i < t->n_blocks; i++) {
+		const struct stoker_blocks *blocks = &t->blocks[i];
+		const uint32_t first = blocks->first > from ? blocks->first : from;
+
+		if (first < blocks->first + blocks->chunks && first < lowest)
+			lowest = first;
+	}
+	return lowest;
+}
+
+/* The end of the highest chunk below @end that is named; there is one. */
+static uint32_t named_to(const struct transfer *t, uint32_t end)
+{
+	uint32_t highest = 0;
+
+	for (uint32_t i = 0; i < t->n_blocks; i++) {
+		const struct stoker_blocks *blocks = &t->blocks[i];
+		const uint32_t last = blocks->first + blocks->chunks < end ? blocks->first + blocks->chunks : end;
+
+		if (blocks->first < end && last > highest)
+			highest = last;
+	}
+	return highest;
+}
+
+struct part { uint32_t a, b; };
+
+/*
+ * A part begins and ends with a chunk that is named: what no blocks name between two parts belongs to none,
+ * for a request without segments is a bad one, and the statuses of a RETRIEVE begin at the lowest that is named.
+ * @parts has room for CHANNEL_LARGE_MAX. Returns how many parts, or -E2BIG.
+ */
+static int plan_parts(struct stoker *c, const struct transfer *t, struct part *parts)
 {
 	const uint32_t most = c->at->plan.geometry.slots_large;
 	uint32_t n = 0;
 
-	cuts[0] = t->first;
-	while (cuts[n] < t->end) {
-		const uint32_t end = n < most ? part_end(t, cuts[n]) : cuts[n];
+	for (uint32_t a = named_from(t, t->first); a < t->end; a = named_from(t, parts[n - 1].b)) {
+		const uint32_t end = n < most ? part_end(t, a) : a;
 
-		if (end == cuts[n])
+		if (end == a)
 			return client_fail(c, -E2BIG, "the job needs more than the %u large slots of this handle: make it in "
 					   "several calls, or ask for more slots_large at attach", most);
-		cuts[++n] = end;
+		parts[n++] = (struct part){ a, named_to(t, end) };
 	}
 	return (int)n;
 }
@@ -159,7 +201,7 @@ static void segments_write(const struct transfer *t, uint32_t a, uint32_t b, uin
 			.flags = blocks->runs ? STOKER_SEGMENT_RUNS : 0,
 			.first = t->keys ? cut.lo - a : cut.lo,
 			.chunks = cut.hi - cut.lo,
-			.n_ids = cut.words,
+			.n_ids = (uint32_t)cut.words,
 		};
 		if (blocks->runs)
 			runs_cut(blocks, from, (uint64_t)(cut.hi - blocks->first) * blocks->pool->blocks, ids);
@@ -183,13 +225,15 @@ static uint8_t *keys_write(const struct transfer *t, uint32_t a, uint32_t b, uin
 /* The line of a later part: its first key's parent is the key before, its position further on. */
 static union stoker_request_line part_line(const struct transfer *t, uint32_t a)
 {
+	/* The pools', because @model may be another opening of the same, by digest alone. */
+	const struct model_layout *layout = t->blocks[0].pool->model->layout;
 	union stoker_request_line line = t->line;
 
 	if (!t->keys || a == 0)
 		return line;
 	memcpy(&line.store.parent, &t->keys[a - 1], sizeof(line.store.parent));
 	for (uint32_t i = 0; i < a; i++)
-		line.store.first_token += t->tokens ? t->tokens[i] : t->model->layout->wire.chunk_tokens;
+		line.store.first_token += t->tokens ? t->tokens[i] : layout->wire.chunk_tokens;
 	return line;
 }
 
@@ -216,8 +260,8 @@ static void part_submit(struct stoker *c, const struct transfer *t, uint32_t slo
 
 static int batch_submit(struct stoker *c, struct transfer *t, struct stoker_job *ret)
 {
-	uint32_t cuts[CHANNEL_LARGE_MAX + 1];
-	const int n = plan_parts(c, t, cuts);
+	struct part parts[CHANNEL_LARGE_MAX];
+	const int n = plan_parts(c, t, parts);
 	struct batch *batch;
 
 	if (n < 0)
@@ -239,9 +283,9 @@ static int batch_submit(struct stoker *c, struct transfer *t, struct stoker_job 
 	for (int i = 0; i < n; i++) {
 		const uint32_t slot = (uint32_t)slot_take(c, SLOT_LARGE);
 
-		part_submit(c, t, slot, cuts[i], cuts[i + 1], OWNER_BATCH);
+		part_submit(c, t, slot, parts[i].a, parts[i].b, OWNER_BATCH);
 		batch->slot[i] = (uint16_t)slot;
-		batch->first[i] = cuts[i] - cuts[0];
+		batch->first[i] = parts[i].a - t->first;
 	}
 	batch->n_parts = (uint32_t)n;
 	return 0;
@@ -259,7 +303,8 @@ static int blocks_check(struct stoker *c, const struct transfer *t, const struct
 		return r;
 	if (memcmp(blocks->pool->model->digest, t->model->digest, sizeof(t->model->digest)) != 0)
 		return client_fail(c, -EINVAL, "blocks name a pool of another model");
-	if (blocks->chunks == 0 || !blocks->ids || blocks->chunks > UINT32_MAX / 2 - blocks->first)
+	if (blocks->chunks == 0 || !blocks->ids || blocks->first > UINT32_MAX / 2 ||
+	    blocks->chunks > UINT32_MAX / 2 - blocks->first)
 		return client_fail(c, -EINVAL, "blocks name no chunk, or too many, or no ids");
 	if (t->keys && blocks->first + blocks->chunks > t->end)
 		return client_fail(c, -EINVAL, "blocks name chunk %u, but there are %u keys",

@@ -328,8 +328,7 @@ struct engine_request {
  * What the engine may need per slot while a job runs: items and failure bytes of a copy, bitmap and
  * chunk statuses, ids of runs spelled out. Populated lazily by its owner.
  */
-#define ENGINE_SCRATCH_BYTES(keys_max, input_bytes) \
-	((size_t)(keys_max) * 64 + (size_t)(input_bytes) / 4 * 40 + 65536)
+#define ENGINE_SCRATCH_BYTES(keys_max, input_bytes) STOKER_SCRATCH_BYTES(keys_max, input_bytes)
 
 void engine_request(struct engine *engine, uint32_t client, const struct engine_request *request);
 void engine_cancel(struct engine *engine, uint32_t client, uint32_t slot, uint32_t generation);

@@ -1,0 +1,180 @@
+/* STORE and RETRIEVE cut into parts: what each part carries, and where its chunks' results go. */
+#include "tests/client-rig.h"
+
+static struct rig rig;
+
+static void begin(void)
+{
+	rig_full(&rig, "parts", NULL, NULL);
+}
+
+static void end(void)
+{
+	rig_end(&rig);
+}
+
+/* What a broker says of chunk @chunk, told apart from its neighbours'. */
+static uint8_t became_of(uint32_t chunk)
+{
+	return (uint8_t)(STOKER_CHUNK_STORED + chunk % 7);
+}
+
+/*
+ * Answer every part as a broker does: bytes begin at the first key of a STORE, at the lowest chunk that a
+ * segment of a RETRIEVE names, and end at the last. Returns how many parts; each has to name something.
+ * @firsts: place of each part's first byte among the job's chunks.
+ */
+static uint32_t answer_parts(enum stoker_op op, uint32_t *firsts)
+{
+	static uint8_t became[STOKER_LARGE_KEYS];
+	struct fake_request request;
+	uint32_t parts = 0;
+
+	while (fake_take(rig.fake, &request) > 0) {
+		const struct stoker_segment *segments = (const void *)(request.input + request.head.n_keys * sizeof(struct stoker_key));
+		uint32_t first = UINT32_MAX, last = 0;
+		struct fake_answer answer = { .stage = STOKER_STAGE_DONE, .chunks = became };
+
+		ck_assert_uint_eq(request.head.op, op);
+		ck_assert_uint_gt(request.head.n_segments, 0);
+		for (uint32_t i = 0; i < request.head.n_segments; i++) {
+			first = segments[i].first < first ? segments[i].first : first;
+			last = segments[i].first + segments[i].chunks > last ? segments[i].first + segments[i].chunks : last;
+		}
+		if (op == STOKER_OP_STORE) {	/* keys say which of the job's chunks they are: see rig_keys() */
+			uint32_t number;
+
+			memcpy(&number, request.input, sizeof(number));
+			first = number - 1;
+			last = first + request.head.n_keys;
+		}
+		memset(became, STOKER_CHUNK_NONE, sizeof(became));
+		for (uint32_t i = 0; op == STOKER_OP_STORE && i < request.head.n_segments; i++)
+			for (uint32_t j = 0; j < segments[i].chunks; j++)
+				became[segments[i].first + j] = became_of(first + segments[i].first + j);
+		for (uint32_t i = 0; op == STOKER_OP_RETRIEVE && i < request.head.n_segments; i++)
+			for (uint32_t j = 0; j < segments[i].chunks; j++)
+				became[segments[i].first - first + j] = became_of(segments[i].first + j);
+		answer.n_chunks = last - first;
+		firsts[parts++] = first;
+		fake_publish(rig.fake, request.head.slot, request.head.generation, &answer);
+	}
+	return parts;
+}
+
+enum { FAR = 9010, N_RUNS = 3 };
+static const uint32_t named[N_RUNS] = { 0, 5000, 9000 };	/* ten chunks each */
+
+static void blocks_apart(struct stoker_blocks blocks[N_RUNS], const uint32_t *ids)
+{
+	for (uint32_t i = 0; i < N_RUNS; i++)
+		blocks[i] = (struct stoker_blocks){ .pool = rig.pool, .first = named[i], .chunks = 10, .ids = ids };
+}
+
+static void results_are_of_their_chunks(struct stoker_job job)
+{
+	uint8_t chunks[FAR];
+	uint32_t i = 0;
+
+	memset(chunks, 0xee, sizeof(chunks));
+	ck_assert_int_eq(stoker_finish(rig.c, job, NULL, NULL, 0, chunks, FAR), 0);
+	for (uint32_t chunk = 0; chunk < FAR; chunk++) {
+		while (i < N_RUNS && chunk >= named[i] + 10)
+			i++;
+		ck_assert_uint_eq(chunks[chunk], i < N_RUNS && chunk >= named[i] ? became_of(chunk) : STOKER_CHUNK_NONE);
+	}
+}
+
+START_TEST(a_retrieve_in_parts_may_leave_chunks_out)
+{
+	const struct stoker_lease lease = { { 1, 2 } };
+	const uint32_t ids[10 * RIG_BLOCKS] = { 0 };
+	struct stoker_blocks blocks[N_RUNS];
+	uint32_t firsts[8];
+	struct stoker_job job;
+
+	blocks_apart(blocks, ids);
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, blocks, N_RUNS, NULL, &job), 0);
+	ck_assert_uint_eq(answer_parts(STOKER_OP_RETRIEVE, firsts), 2);
+	ck_assert_uint_eq(firsts[0], 0);
+	ck_assert_uint_eq(firsts[1], 5000);
+	results_are_of_their_chunks(job);
+}
+END_TEST
+
+START_TEST(a_store_in_parts_leaves_out_keys_without_blocks)
+{
+	const uint32_t ids[10 * RIG_BLOCKS] = { 0 };
+	struct stoker_key *keys = calloc(FAR, sizeof(*keys));
+	struct stoker_blocks blocks[N_RUNS];
+	uint32_t firsts[8];
+	struct stoker_job job;
+
+	rig_keys(keys, FAR, 1);
+	blocks_apart(blocks, ids);
+	ck_assert_int_eq(stoker_store(rig.c, rig.model, keys, FAR, blocks, N_RUNS, NULL, &job), 0);
+	ck_assert_uint_eq(answer_parts(STOKER_OP_STORE, firsts), 2);
+	ck_assert_uint_eq(firsts[1], 5000);
+	results_are_of_their_chunks(job);
+	free(keys);
+}
+END_TEST
+
+/* As a scheduler that is a worker too: the pool's model is another opening of the same. */
+START_TEST(a_model_by_digest_alone_stores_in_parts)
+{
+	struct stoker_key *keys = calloc(FAR, sizeof(*keys));
+	uint32_t *ids = calloc(FAR * RIG_BLOCKS, sizeof(*ids)), firsts[8], parts = 0;
+	const struct stoker_blocks blocks = { .pool = rig.pool, .chunks = FAR, .ids = ids };
+	struct stoker_model *same;
+	struct fake_request request;
+	struct stoker_job job;
+	uint8_t digest[32];
+
+	rig_keys(keys, FAR, 1);
+	stoker_model_digest(rig.model, digest);
+	ck_assert_int_eq(stoker_model_open_digest(rig.c, digest, &same), 0);
+	ck_assert_int_eq(stoker_store(rig.c, same, keys, FAR, &blocks, 1, NULL, &job), 0);
+	while (fake_take(rig.fake, &request) > 0) {
+		firsts[parts++] = (uint32_t)request.line.store.first_token;
+		rig_done(&rig, &request, STOKER_STATUS_OK);
+	}
+	ck_assert_uint_eq(parts, 3);
+	ck_assert_uint_eq(firsts[2], 2 * STOKER_LARGE_KEYS * 64);
+	rig_finish(&rig, job);
+	free(keys);
+	free(ids);
+}
+END_TEST
+
+START_TEST(chunks_whose_numbers_would_wrap_are_refused)
+{
+	const struct stoker_lease lease = { { 1, 2 } };
+	const uint32_t ids[10 * RIG_BLOCKS] = { 0 };
+	struct stoker_blocks blocks[2] = { { .pool = rig.pool, .chunks = 10, .ids = ids },
+					   { .pool = rig.pool, .first = UINT32_MAX, .chunks = 2, .ids = ids } };
+	struct stoker_key keys[10];
+	struct stoker_job job;
+
+	rig_keys(keys, 10, 1);
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, blocks, 2, NULL, &job), -EINVAL);
+	ck_assert_int_eq(stoker_store(rig.c, rig.model, keys, 10, blocks, 2, NULL, &job), -EINVAL);
+	blocks[1].first = UINT32_MAX / 2 + 1;
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, blocks, 2, NULL, &job), -EINVAL);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("client-parts");
+	TCase *tests = tcase_create("parts");
+
+	tcase_add_checked_fixture(tests, begin, end);
+	tcase_set_timeout(tests, 120);
+	tcase_add_test(tests, a_retrieve_in_parts_may_leave_chunks_out);
+	tcase_add_test(tests, a_store_in_parts_leaves_out_keys_without_blocks);
+	tcase_add_test(tests, a_model_by_digest_alone_stores_in_parts);
+	tcase_add_test(tests, chunks_whose_numbers_would_wrap_are_refused);
+	suite_add_tcase(suite, tests);
+	return suite_run(suite);
+}
