@@ -225,7 +225,10 @@ int raw_model(struct raw *raw, const char *name, uint32_t bytes)
 	message.row.bytes = bytes;
 	static_assert(offsetof(__typeof__(message), row) == sizeof(message.open) + sizeof(message.wire) +
 		      sizeof(message.group), "a description travels without gaps");
-	if (raw_ask(raw, &message.open.header, sizeof(message.open) + message.open.description_bytes, NULL, 0, &answer) < 0)
-		return -1;
-	return answer.status == STOKER_STATUS_OK ? (int)answer.number : -1;
+	const int r = raw_ask(raw, &message.open.header, sizeof(message.open) + message.open.description_bytes, NULL, 0,
+			      &answer);
+	if (r == 0 && answer.status == STOKER_STATUS_OK)
+		return (int)answer.number;
+	fprintf(stderr, "model %s: %s\n", name, r < 0 ? strerror(-r) : answer.reason);
+	return -1;
 }

@@ -46,18 +46,31 @@ struct attacker {
 	uint64_t ended[STOKER_STATUS_BROKER_GONE];	/* jobs, by status */
 };
 
+/* What @answer says to @what, if it is a refusal; @r: how asking went. Returns 0 or -1. */
+static int refused(const char *what, int r, const struct message_answer *answer)
+{
+	if (r == 0 && answer->status == STOKER_STATUS_OK)
+		return 0;
+	fprintf(stderr, "the attacker's %s: %s\n", what, r < 0 ? strerror(-r) : answer->reason);
+	return -1;
+}
+
 /* Those that left a moment ago may still have their seats. */
 static int attach(struct raw *raw)
 {
+	char reason[MESSAGE_REASON] = "";
 	int r = -EACCES;
 
 	for (int i = 0; i < 500 && r == -EACCES; i++) {
 		r = raw_attach(rig_name, raw);
 		if (r == -EACCES) {
+			memcpy(reason, raw->welcome.reason, sizeof(reason));
 			raw_close(raw);
 			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 		}
 	}
+	if (r < 0)
+		fprintf(stderr, "the attacker's seat: %s\n", r == -EACCES ? reason : strerror(-r));
 	return r;
 }
 
@@ -71,7 +84,7 @@ static int attacker_region(struct attacker *a, uint32_t *ret)
 	if (a->memory < 0 || ftruncate(a->memory, BLOCK * BLOCKS) < 0 ||
 	    posix_fallocate(a->memory, 0, BLOCK * BLOCKS) != 0)
 		return -1;
-	if (raw_ask(&a->raw, &add.header, sizeof(add), &a->memory, 1, &answer) < 0 || answer.status != 0)
+	if (refused("region", raw_ask(&a->raw, &add.header, sizeof(add), &a->memory, 1, &answer), &answer) < 0)
 		return -1;
 	*ret = answer.number;
 	return 0;
@@ -88,7 +101,7 @@ static int attacker_pool(struct attacker *a, uint32_t region)
 	};
 	struct message_answer answer;
 
-	if (raw_ask(&a->raw, &message.add.header, sizeof(message), NULL, 0, &answer) < 0 || answer.status != 0)
+	if (refused("pool", raw_ask(&a->raw, &message.add.header, sizeof(message), NULL, 0, &answer), &answer) < 0)
 		return -1;
 	a->pool = answer.number;
 	return 0;
