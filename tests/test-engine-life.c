@@ -588,6 +588,43 @@ START_TEST(what_survived_rotten_is_dropped_and_read_from_disk_if_it_is_there)
 }
 END_TEST
 
+START_TEST(what_is_read_though_nobody_expected_it_does_not_spoil_what_others_expect)
+{
+	struct world *next;
+	const struct seen *rotten, *other;
+	struct engine_request request;
+
+	do_store(w, 2, 40);
+	engine_evict(w->engine, 1 << 30, 1);
+	world_run(w);
+	do_store(w, 1, 5);
+	next = restart(false, 2, true);
+	next->hold[PENDING_READ] = true;
+	request = ask_lookup(next, 0, 1, PLAIN, 2, 40, STOKER_F_PREFETCH);
+	other = submit(next, 0, &request);
+	world_run(next);			/* most of it has still to be asked for */
+	request = ask_lookup(next, 1, 1, PLAIN, 1, 5, STOKER_F_PREFETCH);
+	rotten = submit(next, 1, &request);
+	world_run(next);
+	ck_assert(!rotten->done && !other->done);
+	next->hold[PENDING_READ] = false;
+	world_run(next);
+	ck_assert_uint_eq(rotten->answer.n, 5);
+	ck_assert_uint_eq(other->answer.n, 40);
+	engine_evict(next->engine, 1 << 30, 2);
+	do_release(next, rotten->answer.lease);
+	do_release(next, other->answer.lease);
+	engine_evict(next->engine, 1 << 30, 3);
+	world_run(next);
+	request = ask_lookup(next, 0, 1, PLAIN, 2, 40, STOKER_F_PREFETCH);
+	other = submit(next, 0, &request);
+	ck_assert(!other->done);
+	ck_assert_uint_lt(other->answer.expected_us, 1000000);	/* of 320 KiB at a GB/s or so */
+	world_run(next);
+	world_free(next);
+}
+END_TEST
+
 START_TEST(what_survived_in_the_arena_alone_is_written_to_the_tier)
 {
 	struct world *next;
@@ -682,6 +719,7 @@ int main(void)
 	tcase_add_test(tests, before_recovery_is_over_lookups_find_nothing_and_stores_wait);
 	tcase_add_test(tests, what_survived_in_the_arena_is_verified_before_its_first_service);
 	tcase_add_loop_test(tests, what_survived_rotten_is_dropped_and_read_from_disk_if_it_is_there, 0, 2);
+	tcase_add_test(tests, what_is_read_though_nobody_expected_it_does_not_spoil_what_others_expect);
 	tcase_add_test(tests, what_survived_in_the_arena_alone_is_written_to_the_tier);
 	tcase_add_test(tests, what_was_held_at_the_crash_is_kept_for_a_while);
 	tcase_add_loop_test(tests, a_table_entry_that_cannot_be_is_dropped, 0, 10);

@@ -248,9 +248,23 @@ static const char *models_audit(const struct engine *e)
 	return NULL;
 }
 
+/* What lookups have still to ask for: who asks how long theirs will take is told by the sum. */
+static const char *loads_audit(const struct engine *e)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < e->n_jobs; i++)
+		if (e->jobs[i].phase != PHASE_FREE && e->jobs[i].op == STOKER_OP_LOOKUP)
+			bytes += e->jobs[i].lookup.load_bytes;
+	return bytes == e->load_bytes ? NULL : "bytes that lookups have still to ask for are miscounted";
+}
+
 const char *lists_audit(struct engine *e)
 {
 	const char *broken = jobs_audit(e);
+
+	if (!broken)
+		broken = loads_audit(e);
 
 	if (!broken)
 		broken = leases_audit(e);

@@ -131,6 +131,15 @@ void load_end(struct engine *e, struct job *job)
 
 enum asked { ASKED, ASKED_ELSEWHERE, ASKED_WAIT, ASKED_IN_VAIN };
 
+/* It may be more than was expected: what was to be verified only, and came to nothing, is read after all. */
+static void asked_for(struct engine *e, struct lookup *lk, uint64_t bytes)
+{
+	const uint64_t expected = bytes < lk->load_bytes ? bytes : lk->load_bytes;
+
+	lk->load_bytes -= expected;
+	e->load_bytes -= expected;
+}
+
 /* Ask for one part. @bit: the queue whose turn it is; *ret_bit: the one that the part needs. */
 static enum asked ask_part(struct engine *e, struct job *job, uint32_t entry, uint32_t part, uint32_t bit,
 			   uint32_t *ret_bit)
@@ -161,8 +170,7 @@ static enum asked ask_part(struct engine *e, struct job *job, uint32_t entry, ui
 	unit = room_arena(e, entry, bytes, NONE, &why);
 	if (unit == NONE)
 		return why == ROOM_WAIT ? ASKED_WAIT : ASKED_IN_VAIN;
-	job->lookup.load_bytes -= bytes < job->lookup.load_bytes ? bytes : job->lookup.load_bytes;
-	e->load_bytes -= bytes < e->load_bytes ? bytes : e->load_bytes;
+	asked_for(e, &job->lookup, bytes);
 	record_place(e, number, unit);
 	tier_read(e, number, job->priority);
 	return ASKED;
