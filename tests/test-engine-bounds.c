@@ -302,6 +302,79 @@ START_TEST(what_was_held_at_a_crash_counts_as_its_tenants_until_it_is_let_go)
 }
 END_TEST
 
+/* ---- waits for room that end without any ------------------------------------------------------------ */
+
+START_TEST(who_waits_for_pins_that_are_given_back_is_told_when_others_keep_what_they_pinned)
+{
+	const struct seen *seen;
+	struct engine_request request;
+
+	w = world_new(&(struct world_options){ .extents = 16, .leased_chunks = 4800 });
+	store(0, 1, 64);
+	request = ask_store(w, 0, 0, PLAIN, 1, 64, 64);
+	submit(w, 0, &request);
+	world_run(w);
+	request = ask_lookup(w, 1, WORLD_SMALL, PLAIN, 1, 128, 0);
+	ck_assert_uint_eq(submit(w, 1, &request)->answer.n, 128);	/* the whole arena */
+	request = ask_lookup(w, 0, WORLD_SMALL, PLAIN, 1, 128, STOKER_F_ANY);
+	for (uint32_t i = 0; i < 1000; i++)
+		w->slots[0][WORLD_SMALL]->keys[i] = key_of(1, i % 128);
+	request.head.n_keys = 1000;
+	seen = submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(seen->answer.n, 1000);
+	request = ask(w, 0, 3, STOKER_OP_RELEASE, PLAIN);
+	memcpy(request.head.lease, seen->answer.lease, 16);
+	submit(w, 0, &request);
+	request = ask_store(w, 0, 0, PLAIN, 2, 0, 4);
+	seen = submit(w, 0, &request);
+	ck_assert(!seen->done);
+	world_run(w);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_NO_MEMORY);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(who_waits_for_a_store_is_told_when_that_has_ended_and_its_chunk_is_in_use)
+{
+	const struct seen *seen;
+	struct engine_request request;
+
+	w = two_tenants((struct world_options){ .extents = 4 });	/* 16 places each */
+	for (uint32_t part = 0; part < 2; part++)
+		ck_assert_int_eq(engine_pool_added(w->engine, 0, 10 + part, MIXED, part, WORLD_POOL, 0), 0);
+	store(0, 1, 14);
+	ck_assert_uint_eq(lookup(0, 1, 14)->answer.n, 14);
+	for (uint32_t part = 0; part < 2; part++) {
+		request = ask(w, 0, 5, STOKER_OP_STORE, MIXED);
+		request.keys = w->slots[0][5]->keys;
+		w->slots[0][5]->keys[0] = key_of(2, 0);
+		request.head.n_keys = 1;
+		add_segment(w, &request, 0, 10 + part, part, 0, 0, 1, 0);
+		w->hold[PENDING_COPY] = part == 1;
+		submit(w, 0, &request);
+		world_run(w);
+		ck_assert(w->seen[0][5].done == (part == 0));
+		if (part == 1)
+			break;
+		request = ask_lookup(w, 0, 6, MIXED, 2, 1, 0);
+		request.line.lookup.groups = 1;
+		ck_assert_uint_eq(submit(w, 0, &request)->answer.n, 1);
+	}
+	request = ask_store(w, 1, 0, PLAIN, 3, 0, 1);
+	seen = submit(w, 1, &request);
+	world_run(w);
+	ck_assert(!seen->done);
+	w->hold[PENDING_COPY] = false;
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][5].answer.n, 1);
+	ck_assert(seen->done);
+	ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_REFUSED);
+	world_free(w);
+}
+END_TEST
+
 /* ---- bytes that are to be written yet -------------------------------------------------------------- */
 
 static const struct seen *begin_store(uint32_t client, uint32_t slot, uint64_t chain, uint32_t n)
@@ -398,6 +471,8 @@ static TCase *bounds(void)
 	tcase_add_test(tests, a_tenant_that_stores_faster_than_disks_write_leaves_the_other_its_share_of_the_arena);
 	tcase_add_test(tests, a_tenant_alone_may_fill_the_arena_with_what_is_to_be_written);
 	tcase_add_test(tests, who_finds_the_arena_full_of_them_takes_turns_with_who_filled_it);
+	tcase_add_test(tests, who_waits_for_pins_that_are_given_back_is_told_when_others_keep_what_they_pinned);
+	tcase_add_test(tests, who_waits_for_a_store_is_told_when_that_has_ended_and_its_chunk_is_in_use);
 	return tests;
 }
 

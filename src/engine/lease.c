@@ -151,6 +151,8 @@ void chunks_drop_some(struct engine *e, uint32_t n)
 		e->dropped++;
 		piece_unpin(e, piece, PIECE_CHUNKS);
 		piece_free(e, piece, PIECE_CHUNKS);
+		/* Who waits for room because of them finds out if it was in vain: others may have pinned the same. */
+		e->room_changed |= e->drop_piece == NONE;
 	}
 }
 

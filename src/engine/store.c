@@ -433,7 +433,8 @@ static void item_stored(struct engine *e, struct item *item)
 	const uint32_t entry = record->entry;
 
 	e->sides[number].io = NONE;
-	e->copying--;
+	/* Who waits for room because of it finds out if it was in vain: its chunk may be in use yet. */
+	e->room_changed |= --e->copying == 0;
 	record->flags &= (uint8_t)~RECORD_COPYING;
 	entry_touch(e, entry);
 	record_ready(e, number);

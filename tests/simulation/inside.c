@@ -110,12 +110,29 @@ void __wrap_load_issue(struct engine *e, struct job *job, uint32_t bit)
 	__real_load_issue(e, job, bit);
 }
 
+/*
+ * Whoever waits for room waits for something that ends: writes or stores under way, pins that are being given back, a
+ * sweep, extents. Once that is over without any room, it is to be told, or it waits for its deadline.
+ */
+static void check_waits(struct sim *sim)
+{
+	const struct engine *e = sim->engine;
+	const uint64_t extents = space_total(e->space) / e->config.extent_bytes + e->extents_failed;
+
+	if (e->room_waiters.n + e->room_loads.n == 0 || e->room_changed)
+		return;
+	if (!room_may_come(e) && e->copying == 0 && extents >= e->config.extents)
+		sim_fail(sim, "%u stores and %u lookups wait for room, and none can come", e->room_waiters.n,
+			 e->room_loads.n);
+}
+
 bool inside_turn(struct sim *sim)
 {
 	bool more;
 
 	sim->inside->steps = sim->inside->issues = 0;
 	more = engine_turn(sim->engine, sim->now_ns);
+	check_waits(sim);
 	if (sim->inside->steps < TURN_STEPS)
 		return more;
 	sim_reach(sim, SIM_REACH_FULL_TURN);
