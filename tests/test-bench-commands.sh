@@ -120,6 +120,43 @@ grep -q 'take fewer --objects' "$work/error" || fail "restart: it does not say w
 run idle cpu_share --clients 5 --seconds 1
 [[ $(field attached_clients) == 5 ]] || fail "idle: $(field attached_clients) clients were attached"
 
+# A broker that was there before: it stores in every run, and is left as it was.
+mkdir -m 700 "$work/own"
+name=/stoker-test-bench-$$
+"$top_builddir/stokerd" --name "$name" --memory 192M --set arena.extent=8M --set "broker.runtime_directory=$work/own" \
+	--set "broker.state_directory=$work/own" >"$work/said" 2>&1 &
+broker=$!
+trap 'kill -KILL $broker 2>/dev/null; rm -rf "$work" /dev/shm"$name" /dev/shm"$name".*' EXIT
+for _ in $(seq 600); do
+	grep -q ready "$work/said" && break
+	sleep 0.05
+done
+cores() { grep -h Cpus_allowed_list /proc/$broker/task/*/status | sort -u; }
+before=$(cores)
+run rtt noop_ns_p50 --rounds 1 --attach "$name"
+[[ $(cores) == "$before" ]] || fail "rtt: the broker that it attached to stays pinned"
+for copies in 4 8; do
+	run copy store_bytes_per_s --object-size 64K --transfer 64K --rounds 3 --attach "$name"
+	stored=$("$top_builddir/stokerctl" --name "$name" --json stat | sed -n 's/.*"chunks_stored": \([0-9]*\).*/\1/p')
+	((stored == copies + 1)) || fail "copy: $stored chunks were stored at the end of a run, not $((copies + 1))"
+done
+run idle cpu_share --clients 2 --seconds 1 --attach "$name"
+# One that dies is no quiet one.
+(
+	for _ in $(seq 600); do
+		"$top_builddir/stokerctl" --name "$name" status | grep -q ' 2 clients' && break
+		sleep 0.05
+	done
+	sleep 1
+	kill -KILL $broker
+) &
+status=0
+"$bench" idle --clients 2 --seconds 3 --attach "$name" --format json >"$work/report" 2>"$work/error" || status=$?
+((status == 1)) || fail "idle: exit status $status though the broker died"
+[[ $(field cpu_share) == null ]] || fail "idle: a broker that died has a share of $(field cpu_share)"
+rm -f /dev/shm"$name" /dev/shm"$name".*
+trap 'rm -rf "$work"' EXIT
+
 # Of killed workers nothing is left; and where something is, that is told.
 left="left_descriptors left_mapped_bytes left_files left_clients left_pools left_jobs left_leases left_pinned_bytes"
 run kill "kills killed_attaching killed_looking_up killed_retrieving killed_storing reclaim_ns_p50 reclaim_ns_p99

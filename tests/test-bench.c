@@ -2,12 +2,14 @@
 #include "tests/suite.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "src/bench/bench.h"
+#include "src/bench/machine.h"
 #include "src/bench/payload.h"
 #include "src/bench/sample.h"
 #include "src/bench/trace.h"
@@ -330,6 +332,34 @@ START_TEST(an_option_without_its_value_is_refused)
 }
 END_TEST
 
+static void *work_for_a_while(void *arg)
+{
+	const uint64_t start = now_ns();
+
+	(void)arg;
+	while (now_ns() - start < 50000000)
+		;
+	return NULL;
+}
+
+START_TEST(cpu_time_of_threads_that_have_ended_is_not_forgotten)
+{
+	const uint64_t before = machine_cpu_ns(getpid());
+	uint64_t during = before;
+	pthread_t thread;
+
+	ck_assert_uint_gt(before, 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, work_for_a_while, NULL), 0);
+	while (during < before + 1000000) {	/* some of it is the thread's, for we sleep */
+		usleep(1000);
+		during = machine_cpu_ns(getpid());
+	}
+	pthread_join(thread, NULL);
+	ck_assert_uint_ge(machine_cpu_ns(getpid()), during);
+	ck_assert_uint_eq(machine_cpu_ns(0x7fffff), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("bench");
@@ -350,6 +380,7 @@ int main(void)
 	tcase_add_test(tests, whatever_names_an_object_changes_its_bytes);
 	tcase_add_test(tests, quantiles_are_of_all_sets_together);
 	tcase_add_test(tests, a_full_set_keeps_a_fair_choice);
+	tcase_add_test(tests, cpu_time_of_threads_that_have_ended_is_not_forgotten);
 	tcase_add_test(tests, options_are_taken_with_and_without_an_equals_sign);
 	tcase_add_loop_test(tests, a_bad_option_is_refused, 0, sizeof(bad_options) / sizeof(bad_options[0]));
 	tcase_add_test(tests, an_option_without_its_value_is_refused);

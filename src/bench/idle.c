@@ -4,6 +4,8 @@
  */
 #include "config.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -60,18 +62,25 @@ static bool attach_all(const char *name, struct stoker **clients)
 	return true;
 }
 
-static void measure(struct report *report, const struct own_broker *broker)
+/* Returns whether the broker was there to the end: the CPU time of a process that is gone is none. */
+static bool measure(struct report *report, const struct own_broker *broker)
 {
 	const pid_t pid = (pid_t)broker->page->pid;
-	uint64_t cpu, start;
+	uint64_t cpu, start, after;
+	bool gone;
 
 	usleep(SETTLE_US);
 	cpu = machine_cpu_ns(pid);
 	start = now_ns();
 	sleep((unsigned int)options.seconds);
-	report_rate(report, "cpu_share", (double)(machine_cpu_ns(pid) - cpu) / (double)(now_ns() - start), cpu > 0,
-		    "the kernel does not tell the CPU time of the broker's threads");
+	after = machine_cpu_ns(pid);
+	gone = after < cpu || (kill(pid, 0) < 0 && errno == ESRCH);
+	report_rate(report, "cpu_share", (double)(after - cpu) / (double)(now_ns() - start), cpu > 0 && !gone,
+		    gone ? "the broker went away meanwhile" : "the kernel does not tell the CPU time of the broker");
 	report_count(report, "attached_clients", own_broker_gauge(broker, STOKER_GAUGE_CLIENTS));
+	if (gone)
+		bench_say("the broker went away meanwhile");
+	return !gone;
 }
 
 static int run(struct report *report)
@@ -85,8 +94,7 @@ static int run(struct report *report)
 		return BENCH_FAILED;
 	ok = own_broker_start(&config, &broker) == 0 && own_broker_serving(&broker) &&
 	     attach_all(broker.name, clients);
-	if (ok)
-		measure(report, &broker);
+	ok = ok && measure(report, &broker);
 	for (uint64_t i = 0; i < options.clients; i++)
 		stoker_close(clients[i]);
 	free(clients);

@@ -2,6 +2,7 @@
 #ifndef STOKER_BENCH_MACHINE_H
 #define STOKER_BENCH_MACHINE_H
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -29,6 +30,13 @@ int machine_core(uint32_t i);
 uint32_t machine_cores(void);
 /* Pin a thread (0: the caller) to a core. Returns 0 or -errno. */
 int machine_pin(pid_t thread, int core);
+/* The same for a while: what it might use before is kept, and given back also by a signal handler. */
+struct machine_lent {
+	pid_t thread;		/* 0: none */
+	cpu_set_t before;
+};
+int machine_lend(pid_t thread, int core, struct machine_lent *ret);
+void machine_give_back(const struct machine_lent *lent);
 /* The thread of process @pid that bears @name, or -ESRCH. */
 pid_t machine_thread(pid_t pid, const char *name);
 /* CPU time that the process has used, all threads, in ns; 0: unknown. */

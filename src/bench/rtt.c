@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #include "src/bench/bench.h"
@@ -142,12 +143,36 @@ static int measure(struct rtt *rtt)
 	return 0;
 }
 
+/* A broker that was there before gets its cores back, however this ends. */
+static struct machine_lent lent;
+
+static void on_signal(int number)
+{
+	machine_give_back(&lent);
+	signal(number, SIG_DFL);
+	raise(number);
+}
+
+static int pin_broker(const struct rtt *rtt, int core)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	const struct sigaction action = { .sa_handler = on_signal };
+	const pid_t thread = machine_thread((pid_t)rtt->broker.page->pid, "stokerd-core");
+
+	if (thread < 0)
+		return thread;
+	if (!bench_common.attach)
+		return machine_pin(thread, core);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaction(signals[i], &action, NULL);
+	return machine_lend(thread, core, &lent);
+}
+
 static bool prepare(struct rtt *rtt)
 {
 	struct own_broker_config config = { .memory = 128u << 20 };
 	struct mover_config mover = { .model = "rtt", .object_bytes = 4096, .blocks = 1, .window = 1 };
 	const int core = machine_core(1);
-	pid_t thread;
 
 	if (own_broker_start(&config, &rtt->broker) < 0 || !own_broker_serving(&rtt->broker))
 		return false;
@@ -161,8 +186,7 @@ static bool prepare(struct rtt *rtt)
 		bench_say("%s", rtt->mover.why);
 		return false;
 	}
-	thread = machine_thread((pid_t)rtt->broker.page->pid, "stokerd-core");
-	if (thread < 0 || machine_pin(thread, core) < 0 || machine_pin(0, machine_core(0)) < 0) {
+	if (pin_broker(rtt, core) < 0 || machine_pin(0, machine_core(0)) < 0) {
 		bench_say("could not pin the broker's core thread and this one to two cores");
 		return false;
 	}
@@ -211,6 +235,7 @@ static int run(struct report *report)
 	}
 	if (ok)
 		fill_report(report, &rtt);
+	machine_give_back(&lent);
 	mover_close(&rtt.mover);
 	floor_end(rtt.floor);
 	ok = own_broker_stop(&rtt.broker) && ok;
