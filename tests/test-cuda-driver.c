@@ -183,6 +183,7 @@ START_TEST(only_errors_that_kill_the_context_are_fatal)
 	ck_assert(cuda_result_is_fatal(CUDA_RESULT_ECC_UNCORRECTABLE));
 	ck_assert(cuda_result_is_fatal(CUDA_RESULT_LAUNCH_FAILED));
 	ck_assert(cuda_result_is_fatal((enum cuda_result)226));
+	ck_assert(cuda_result_is_fatal((enum cuda_result)911));
 }
 END_TEST
 

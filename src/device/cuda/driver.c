@@ -218,8 +218,9 @@ bool cuda_result_is_fatal(enum cuda_result result)
 	switch ((int)result) {
 #define CUDA_RESULT_AS_FATAL(name, value, fatal) case (value): return (fatal);
 	CUDA_RESULTS(CUDA_RESULT_AS_FATAL)
-	case 226:			/* CUDA_ERROR_CONTAINED and CUDA_ERROR_TENSOR_MEMORY_LEAK: */
+	case 226:			/* CUDA_ERROR_CONTAINED, _TENSOR_MEMORY_LEAK and _EXTERNAL_DEVICE: */
 	case 721:			/* not in every cuda.h that driver.h is held against */
+	case 911:
 		return true;
 	default:
 		return false;
