@@ -432,11 +432,14 @@ START_TEST(items_that_cannot_be_right_fail_and_no_others)
 	copier_copy(&c, 0, true, 0, UINT16_MAX, items, 9);
 	copier_copy(&c, 1, true, 0, UINT16_MAX, items + 1, 1);
 	copier_copy(&c, 2, true, 9, 10, items, 1);		/* layers that nobody has */
-	for (uint32_t i = 0; i < 3; i++)
+	copier_copy(&c, 3, true, 9, 10, items, 2);		/* that the one without a pool may have had */
+	for (uint32_t i = 0; i < 4; i++)
 		copier_wait(&c, i);
 	ck_assert(memcmp(c.copies[0].failed, failed, sizeof(failed)) == 0);
 	ck_assert_uint_eq(c.copies[1].n_failed, 1);
 	ck_assert_uint_eq(c.copies[2].result, ENGINE_OK);
+	ck_assert_uint_eq(c.copies[3].n_failed, 1);
+	ck_assert_uint_eq(c.copies[3].failed[1], 1);
 	for (uint32_t k = 0; k < PLAIN_PAYLOAD; k++)
 		expect(c.arena[k] == 's' && c.arena[2 * PLAIN_PAYLOAD + k] == 's');
 	plain_close(&c, &worker);

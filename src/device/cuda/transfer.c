@@ -153,8 +153,12 @@ int transfer_begin(struct transfers *t, const struct wire_command *command, cons
 		.n_items = command->n_items, .items = x->items, .failed = x->failed,
 	};
 
-	/* Where no item has a pool, one layer is walked, in which they all fail. */
-	copy_begin(&x->copy, &request, x->pools, layers ? layers : command->layer_first + 1u);
+	copy_begin(&x->copy, &request, x->pools, layers);
+	/* Of which layers an item without a pool has nobody knows here: it fails also where the others have none. */
+	for (uint32_t i = 0; i < command->n_items; i++) {
+		x->failed[i] = !x->pools[i];
+		x->copy.failed |= !x->pools[i];
+	}
 	find_bounced(t, x);
 	x->turn.queue = command->priority < 8 ? command->priority : 7;
 	*hash_place(t, command->copy) = x;
