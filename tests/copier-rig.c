@@ -93,6 +93,13 @@ void copier_start(struct copier_rig *rig)
 	int pair[2];
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	rig->control = pair[0];
+	send_start(rig);
+	if (rig->orphan) {
+		close(rig->control);
+		rig->control = -1;
+		rig->gone = true;
+	}
 	rig->pid = fork();
 	ck_assert_int_ge(rig->pid, 0);
 	if (rig->pid == 0) {
@@ -100,8 +107,6 @@ void copier_start(struct copier_rig *rig)
 		_exit(copier_main(pair[1]));
 	}
 	close(pair[1]);
-	rig->control = pair[0];
-	send_start(rig);
 	while (!rig->up.header.bytes && !rig->gone)
 		copier_hear(rig);
 }

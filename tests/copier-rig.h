@@ -51,6 +51,7 @@ struct copier_rig {
 	struct wire_segment *segment;
 	uint64_t bytes_put;
 	struct wire_start start;	/* as it will be sent: tests change it before copier_start() */
+	bool orphan;			/* likewise: the broker is gone when its process is there */
 	struct wire_up up;
 	struct wire_figures figures;
 	struct wire_fatal fatal;

@@ -320,6 +320,31 @@ START_TEST(the_last_words_of_a_copier_are_heard_though_it_left_something_unread)
 }
 END_TEST
 
+START_TEST(a_message_with_more_descriptors_than_any_has_is_none)
+{
+	struct { struct wire_header header; } message = { { WIRE_REGION, sizeof(message) } };
+	union { struct cmsghdr header; char bytes[CMSG_SPACE((WIRE_FDS_MAX + 1) * sizeof(int))]; } room = { 0 };
+	struct iovec part = { .iov_base = &message, .iov_len = sizeof(message) };
+	struct msghdr out = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room.bytes,
+			      .msg_controllen = sizeof(room.bytes) };
+	struct { int fds[WIRE_FDS_MAX], behind; } taken = { .behind = -7 };
+	uint32_t n_fds = 0;
+	int pair[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	room.header = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+					.cmsg_len = CMSG_LEN((WIRE_FDS_MAX + 1) * sizeof(int)) };
+	for (uint32_t i = 0; i <= WIRE_FDS_MAX; i++)
+		memcpy(CMSG_DATA(&room.header) + i * sizeof(int), &pair[0], sizeof(int));
+	ck_assert_int_eq(sendmsg(pair[1], &out, 0), sizeof(message));
+	ck_assert_int_eq(wire_receive(pair[0], &message, sizeof(message), taken.fds, &n_fds), -EBADMSG);
+	ck_assert_uint_eq(n_fds, 0);
+	ck_assert_int_eq(taken.behind, -7);
+	close(pair[0]);
+	close(pair[1]);
+}
+END_TEST
+
 /* ---- failure ------------------------------------------------------------------------------------- */
 
 START_TEST(an_error_that_leaves_the_context_alive_costs_one_copy)
@@ -461,6 +486,22 @@ START_TEST(a_copier_whose_broker_is_gone_ends_when_its_streams_have)
 }
 END_TEST
 
+START_TEST(a_copier_whose_broker_was_gone_before_it_began_does_not_begin)
+{
+	struct copier_rig c;
+
+	copier_make(&c);
+	c.orphan = true;
+	atomic_store(&rig_control->hold, 1);	/* a driver that hangs, and with it the I/O lock */
+	copier_start(&c);
+	ck_assert_int_eq(copier_exit(&c), 1);
+	ck_assert_uint_eq(plain_calls(FAKE_CALL_init), 0);
+	ck_assert(has_ended(c.lock_fd));
+	atomic_store(&rig_control->hold, 0);
+	copier_free(&c);
+}
+END_TEST
+
 START_TEST(what_keeps_a_copier_from_beginning_is_told)
 {
 	static const char *const whys[] = { "CUDA_VISIBLE_DEVICES", "could not open", "bounce buffer", "context", "streams" };
@@ -567,12 +608,14 @@ int main(void)
 	tcase_add_test(imports, a_fence_is_held_until_its_region_is_closed_and_the_lock_until_the_end);
 	tcase_add_test(imports, what_a_copier_keeps_is_given_back_after_all_that_its_driver_has);
 	tcase_add_test(failure, the_last_words_of_a_copier_are_heard_though_it_left_something_unread);
+	tcase_add_test(failure, a_message_with_more_descriptors_than_any_has_is_none);
 	tcase_add_loop_test(failure, an_error_that_leaves_the_context_alive_costs_one_copy, 0, 2);
 	tcase_add_loop_test(failure, a_sticky_error_is_told_and_ends_the_copier, 0, 6);
 	tcase_add_test(failure, an_extent_that_was_refused_is_tried_again);
 	tcase_add_test(failure, a_device_that_hangs_ends_the_copier);
 	tcase_add_loop_test(failure, imports_of_a_killed_copier_are_gone_and_another_one_begins, 0, 4);
 	tcase_add_test(failure, a_copier_whose_broker_is_gone_ends_when_its_streams_have);
+	tcase_add_test(failure, a_copier_whose_broker_was_gone_before_it_began_does_not_begin);
 	tcase_add_loop_test(failure, what_keeps_a_copier_from_beginning_is_told, 0, 5);
 	tcase_add_loop_test(failure, any_call_may_fail, 0, FAKE_CALLS);
 	return suite_run(suite);

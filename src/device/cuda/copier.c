@@ -191,6 +191,9 @@ static int begin(struct copier *c)
 
 	while (poll(&wait, 1, -1) < 0 && errno == EINTR)
 		;
+	/* A broker that died before PDEATHSIG was asked for: there is nobody to end us if the driver hangs. */
+	if (wait.revents & POLLHUP)
+		return -EPIPE;
 	r = wire_receive(c->control, c->message, sizeof(c->message), fds, &n_fds);
 	if (r != sizeof(c->start) || n_fds != WIRE_START_FDS)
 		return -EPIPE;

@@ -98,7 +98,7 @@ int wire_receive(int fd, void *message, size_t room, int *fds, uint32_t *n_fds)
 	struct iovec part = { .iov_base = message, .iov_len = room };
 	union descriptors control;
 	struct msghdr in = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes) };
+			     .msg_controllen = CMSG_LEN(WIRE_FDS_MAX * sizeof(int)) };	/* its space has one more */
 	const struct wire_header *header = message;
 	bool reset = false;
 	ssize_t n;
