@@ -74,19 +74,20 @@ void forget_leave(struct session *session)
 	}
 }
 
-/* Everybody who waits tries again; who finds no place waits again, behind the others. */
+/*
+ * Everybody who waits tries again; who finds no place waits again, behind the others. They are counted, because whoever
+ * turns out to be dead takes others of its own out of the list meanwhile, the last one maybe.
+ */
 static void openings_go(struct broker *broker)
 {
-	struct opening *last = broker->openings;
-	bool more = last != NULL;
+	uint32_t n = 0;
 
-	while (last && last->next)
-		last = last->next;
-	while (more && broker->openings) {
+	for (const struct opening *opening = broker->openings; opening; opening = opening->next)
+		n++;
+	for (; n > 0 && broker->openings; n--) {
 		struct opening *opening = broker->openings;
 		const struct opening again = *opening;
 
-		more = opening != last;
 		broker->openings = opening->next;
 		free(opening);
 		again.session->orders--;

@@ -1,0 +1,208 @@
+/*
+ * The control thread by itself: the test is the core, and the clients. So what comes first of two things that
+ * happen at once is the test's choice, as here where an answer of the core's comes before a client's end of file.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "src/broker/session.h"
+#include "src/broker/state.h"
+#include "tests/model-build.h"
+#include "tests/suite.h"
+
+#define MODELS	8u
+
+static struct broker_options options;
+static struct broker *broker;
+static struct link core;
+static struct bell bell;
+static char directory[] = "/tmp/stoker-test-control-XXXXXX";
+static struct session *sessions[2];
+static int peers[2];
+
+/* ---- a broker without a core ----------------------------------------------------------------------- */
+
+static void setup(void)
+{
+	char why[BROKER_WHY];
+
+	strcpy(directory + sizeof(directory) - 7, "XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(directory));
+	ck_assert_int_eq(state_open(directory, why), 0);
+	broker = calloc(1, sizeof(*broker));
+	ck_assert(broker && posix_memalign((void **)&broker->block, 64, sizeof(*broker->block)) == 0);
+	memset(broker->block, 0, sizeof(*broker->block));
+	options = (struct broker_options){ .ready_fd = -1 };
+	broker->options = &options;
+	config_init(&broker->config);
+	broker->config.n_tenants = 1;
+	snprintf(broker->config.tenants[0].name, sizeof(broker->config.tenants[0].name), "default");
+	snprintf(broker->config.broker.state_directory, sizeof(broker->config.broker.state_directory), "%s", directory);
+	broker->arena_reader_fd = broker->listen_fd = broker->signal_fd = broker->epoll = -1;
+	broker->phase = PHASE_RUNNING;
+	ck_assert_int_eq(bell_init(&bell), 0);
+	ck_assert_int_eq(link_init(&core, &bell), 0);
+	broker->link = &core;
+	models_init(&broker->models, MODELS);
+}
+
+static void teardown(void)
+{
+	char command[64];
+
+	models_fini(&broker->models);
+	link_fini(&core);
+	bell_fini(&bell);
+	free(broker->block);
+	free(broker);
+	snprintf(command, sizeof(command), "rm -r %s", directory);
+	ck_assert_int_eq(system(command), 0);
+}
+
+/* ---- models that are forgotten ------------------------------------------------------------------------ */
+
+/* An attached client, whose other end is peers[@number]. */
+static struct session *client(uint32_t number)
+{
+	const struct channel_geometry geometry = { .slots_small = 1, .slots_large = 1, .ready_words = 1024 };
+	struct session *session = calloc(1, sizeof(*session));
+	struct channel_ends ends;
+	int pair[2];
+
+	ck_assert(session && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+	*session = (struct session){ .broker = broker, .state = SESSION_ATTACHED, .fd = pair[0], .pidfd = -1,
+				     .peer.uid = geteuid(), .number = number, .next = broker->sessions,
+				     .link = &broker->sessions };
+	ck_assert_int_eq(channel_new(&geometry, number, &ends, &session->channel), 0);
+	channel_ends_close(&ends);
+	session->channel->session = session;
+	if (session->next)
+		session->next->link = &session->next;
+	broker->sessions = broker->clients[number] = session;
+	broker->n_clients++;
+	peers[number] = pair[1];
+	return session;
+}
+
+static struct model_layout *described(const char *name)
+{
+	struct model_build *build = model_build_new(name, 256);
+	struct model_layout *layout = NULL;
+	char why[MESSAGE_REASON];
+	uint8_t *bytes;
+	size_t n;
+
+	model_build_group(build, MODEL_GROUP_FULL, 0, 16, 16);
+	model_build_row(build, 0, 0, 0, 0, 4096);
+	bytes = model_build_bytes(build, &n);
+	ck_assert_int_eq(model_layout_make(bytes, n, why, &layout), 0);
+	free(bytes);
+	free(build);
+	return layout;
+}
+
+/* Every place is taken by a model that nobody has open. */
+static void models_fill(void)
+{
+	for (uint32_t i = 0; i < MODELS; i++) {
+		const char name[] = { (char)('a' + i), '\0' };
+		struct model_layout *layout = described(name);
+		char why[MESSAGE_REASON];
+		enum models_lack lack;
+		struct model *model = models_get(&broker->models, &broker->config, 0, layout->digest, true, &lack, why);
+
+		ck_assert_ptr_nonnull(model);
+		model_describe(model, layout);
+		model->state = MODEL_OPEN;
+		model->used_ns = i + 1;
+	}
+}
+
+static void opens_by_digest(struct session *session, uint8_t digest)
+{
+	const struct opening opening = { .session = session, .request = digest, .digest = { digest } };
+
+	describe_open_go(&opening);
+}
+
+static void opens(struct session *session, const char *name)
+{
+	struct opening opening = { .session = session, .request = 1, .layout = described(name) };
+
+	memcpy(opening.digest, opening.layout->digest, sizeof(opening.digest));
+	describe_open_go(&opening);
+}
+
+/* The next order for the core is of this type. */
+static struct order *asked(enum order_type type)
+{
+	struct order *order = link_take(&core);
+
+	ck_assert_ptr_nonnull(order);
+	ck_assert_int_eq(order->type, type);
+	return order;
+}
+
+static void forgotten(struct order *close)
+{
+	close->status = STOKER_STATUS_OK;
+	forget_answer(broker, close);
+}
+
+/* The core has nothing of it any more; its memory goes at the end of a round. */
+static void client_ends(struct session *session)
+{
+	ck_assert_ptr_eq(asked(ORDER_CLIENT_OUT), &session->out_order);
+	session_core_gone(session);
+	session_release(session);
+	ck_assert_ptr_eq(broker->dead, session);
+	broker->dead = session->next;
+	free(session);
+}
+
+/*
+ * Two clients wait for places, one of them for two. It has died when the core's answer comes, which is found when it
+ * is told of its first place: the second thing that it waits for goes with it.
+ */
+START_TEST(who_dies_while_it_waits_for_places_keeps_nobody_else_waiting)
+{
+	sessions[0] = client(0);
+	sessions[1] = client(1);
+	models_fill();
+	opens_by_digest(sessions[0], 1);
+	opens(sessions[1], "wanted");
+	opens_by_digest(sessions[0], 2);
+	struct order *close_first = asked(ORDER_MODEL_CLOSE);
+	ck_assert_ptr_null(link_take(&core));
+	ck_assert_int_eq(close(peers[0]), 0);
+	forgotten(close_first);
+	/* Its first place it has got, so the other client waits for one more. */
+	client_ends(sessions[0]);
+	forgotten(asked(ORDER_MODEL_CLOSE));
+	struct order *open = asked(ORDER_MODEL_OPEN);
+	ck_assert_ptr_eq(open->owner, sessions[1]);
+	ck_assert_ptr_null(broker->openings);
+	open->result = 0;
+	models_answer(broker, open);
+	session_close(sessions[1], NULL);
+	client_ends(sessions[1]);
+	close(peers[1]);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("broker-control");
+	TCase *forget = tcase_create("forget");
+
+	tcase_add_checked_fixture(forget, setup, teardown);
+	tcase_set_timeout(forget, 20);
+	tcase_add_test(forget, who_dies_while_it_waits_for_places_keeps_nobody_else_waiting);
+	suite_add_tcase(suite, forget);
+	return suite_run(suite);
+}
