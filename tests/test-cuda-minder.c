@@ -167,6 +167,34 @@ START_TEST(a_copier_that_becomes_poisoned_by_what_it_had_gives_that_up_in_the_en
 }
 END_TEST
 
+/* In a worker's long life copiers are killed now and then, and sometimes while they open what it has. */
+START_TEST(what_was_opened_again_begins_anew_to_be_suspected)
+{
+	struct piece piece;
+	struct device_pool *pool;
+
+	ask_ipc(&piece, 8192, POOL_BYTES, -1);
+	until(w.answered[piece.token]);
+	ck_assert_int_eq(w.result[piece.token], 0);
+	pool = pool_on(&piece, 1);
+	for (uint32_t i = 0; i < 3; i++) {
+		const uint32_t starts = atomic_load(&w.knobs->starts);
+
+		atomic_store(&w.knobs->poison, 8192);
+		kill((pid_t)atomic_load(&w.knobs->pid), SIGKILL);
+		until(atomic_load(&w.knobs->starts) == starts + 1);
+		until(kill((pid_t)atomic_load(&w.knobs->pid), 0) != 0);
+		atomic_store(&w.knobs->poison, 0);
+		until(atomic_load(&w.knobs->pools) == 1);
+		until_back(pool);
+	}
+	ck_assert_uint_eq(w.deaths, 0);
+	there_and_back(&piece, pool, 5);
+	GPU.pool_close(pool);
+	drop(&piece);
+}
+END_TEST
+
 START_TEST(a_copier_that_talks_nonsense_is_replaced)
 {
 	struct piece piece = ipc();
@@ -346,6 +374,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tests, what_cannot_be_opened_again_is_a_dead_pool_and_the_rest_lives);
 	tcase_add_test(tests, a_region_that_copiers_die_of_is_refused_and_costs_nobody_else_his);
 	tcase_add_test(tests, a_copier_that_becomes_poisoned_by_what_it_had_gives_that_up_in_the_end);
+	tcase_add_test(tests, what_was_opened_again_begins_anew_to_be_suspected);
 	tcase_add_test(tests, a_copier_that_talks_nonsense_is_replaced);
 	tcase_add_test(tests, a_copier_that_hangs_is_replaced_and_its_copies_end);
 	tcase_add_test(tests, a_copier_that_hangs_while_extents_fill_its_socket_is_replaced);

@@ -81,7 +81,7 @@ struct gpu_region {
 	uint32_t number;
 	enum gpu_state state;
 	bool closed, again;		/* again: a copier before had it */
-	uint32_t deaths;		/* of copiers that were opening it */
+	uint32_t deaths;		/* of copiers that were opening it, since it was open last */
 	uint64_t asked;			/* when, as a count of questions */
 	struct reply *opening, *closing;	/* who waits */
 	struct reply *spare;		/* room for `closing`: to close must not need memory */

@@ -5,7 +5,7 @@
  * told all over again by the same few lines. Closings go first, pools before the regions that they look at;
  * then regions, then pools whose regions are known. A question is answered by the copier in the order in
  * which it was put, so the first one that is open when a copier ends is the one that it ended over: it is
- * refused if it is new, and given up after a few copiers if it is not.
+ * refused if it is new, and given up after a few copiers, one after the other, if it is not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -459,6 +459,7 @@ static bool region_take(struct device *device, const struct wire_answer *answer)
 	}
 	region->state = GPU_KNOWN;
 	region->again = true;
+	region->deaths = 0;
 	if (device->gpu.control_block)
 		block_add(device->gpu.control_block, STOKER_COUNTER_GPU_IMPORTS, 1);
 	reply_send(device, &region->opening, 0, "");
@@ -479,6 +480,7 @@ static bool pool_take(struct device *device, const struct wire_answer *answer)
 	}
 	pool->state = GPU_KNOWN;
 	pool->again = true;
+	pool->deaths = 0;
 	reply_send(device, &pool->opening, 0, "");
 	return true;
 }
