@@ -195,6 +195,77 @@ START_TEST(who_dies_while_it_waits_for_places_keeps_nobody_else_waiting)
 }
 END_TEST
 
+/* ---- HUP ---------------------------------------------------------------------------------------------- */
+
+static uint32_t times_read;
+
+/* A configuration that has changed once more, and whoever changed it says so while it is being read. */
+static int read_again(void *arg, struct config *ret, char *why)
+{
+	(void)arg;
+	(void)why;
+	memcpy(ret, &broker->config, sizeof(*ret));
+	ret->tenants[0].leases = ++times_read;
+	if (times_read < 3)
+		kill(getpid(), SIGHUP);
+	return 0;
+}
+
+static void *control(void *arg)
+{
+	char why[BROKER_WHY];
+
+	if (control_open(broker, why) < 0)
+		return arg;
+	kill(getpid(), SIGHUP);
+	control_run(broker);
+	control_close(broker);
+	return NULL;
+}
+
+/* The next order for the core: the control thread is still at it. */
+static struct order *awaited(enum order_type type)
+{
+	struct order *order = NULL;
+
+	for (int i = 0; i < 10000 && !order; i++) {
+		order = link_take(&core);
+		usleep(order ? 0 : 1000);
+	}
+	ck_assert_ptr_nonnull(order);
+	ck_assert_int_eq(order->type, type);
+	return order;
+}
+
+START_TEST(quotas_that_change_while_the_core_is_being_told_of_the_last_ones_reach_it_too)
+{
+	sigset_t set;
+	pthread_t thread;
+	void *failed;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	options.reload = read_again;
+	times_read = 0;
+	snprintf(broker->socket, sizeof(broker->socket), "%s/socket", directory);
+	ck_assert_int_eq(pthread_create(&thread, NULL, control, broker), 0);
+	struct order *tenant = awaited(ORDER_TENANT);
+	ck_assert_uint_eq(tenant->tenant.quota.leases, 1);
+	usleep(100000);	/* while it has been read three times */
+	link_tell(&core, tenant);
+	tenant = awaited(ORDER_TENANT);
+	ck_assert_uint_eq(tenant->tenant.quota.leases, 3);
+	link_tell(&core, tenant);
+	kill(getpid(), SIGTERM);
+	link_tell(&core, awaited(ORDER_DRAIN));
+	ck_assert_int_eq(pthread_join(thread, &failed), 0);
+	ck_assert_ptr_null(failed);
+	ck_assert_uint_eq(times_read, 3);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("broker-control");
@@ -204,5 +275,10 @@ int main(void)
 	tcase_set_timeout(forget, 20);
 	tcase_add_test(forget, who_dies_while_it_waits_for_places_keeps_nobody_else_waiting);
 	suite_add_tcase(suite, forget);
+	TCase *hup = tcase_create("hup");
+	tcase_add_checked_fixture(hup, setup, teardown);
+	tcase_set_timeout(hup, 20);
+	tcase_add_test(hup, quotas_that_change_while_the_core_is_being_told_of_the_last_ones_reach_it_too);
+	suite_add_tcase(suite, hup);
 	return suite_run(suite);
 }

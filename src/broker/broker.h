@@ -114,6 +114,7 @@ struct broker {
 	struct order machine_order, drain_order, quit_order, degraded_order;
 	struct order tier_orders[ENGINE_TIERS_MAX], tenant_orders[CONFIG_TENANTS_MAX];
 	uint32_t tenants_busy;		/* bit: its order is with the core */
+	uint32_t tenants_stale;		/* bit: and its quotas have changed since */
 	bool drain_done, degraded, degraded_sent, own_uid_said;
 	struct session *stopper;	/* asked for stop; answered when drained */
 	uint64_t stopper_request;

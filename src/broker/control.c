@@ -170,19 +170,28 @@ static void say_start_only(void *arg, const char *section, const char *key)
 	log_warning("%s.%s cannot be changed while the broker runs: it is taken over at the next start", section, key);
 }
 
-static void tenants_send(struct broker *broker)
+static void tenant_send(struct broker *broker, uint32_t number)
 {
-	for (uint32_t i = 0; i < broker->config.n_tenants; i++) {
-		struct order *order = &broker->tenant_orders[i];
-		const struct config_tenant *tenant = &broker->config.tenants[i];
+	const uint32_t bit = 1u << number;
 
-		if (broker->tenants_busy & 1u << i)
-			continue;	/* the core will see the newer figures at the next HUP */
-		*order = (struct order){ .type = ORDER_TENANT,
-					 .tenant = { i, core_quota(tenant) } };
-		broker->tenants_busy |= 1u << i;
-		link_order(broker->link, order);
+	if (broker->tenants_busy & bit) {
+		broker->tenants_stale |= bit;	/* the order is with the core: it goes there once more */
+		return;
 	}
+	broker->tenant_orders[number] = (struct order){ .type = ORDER_TENANT,
+							.tenant = { number, core_quota(&broker->config.tenants[number]) } };
+	broker->tenants_busy |= bit;
+	broker->tenants_stale &= ~bit;
+	link_order(broker->link, &broker->tenant_orders[number]);
+}
+
+static void tenant_answer(struct broker *broker, uint32_t number)
+{
+	const uint32_t bit = 1u << number;
+
+	broker->tenants_busy &= ~bit;
+	if (broker->tenants_stale & bit)
+		tenant_send(broker, number);
 }
 
 static void reload(struct broker *broker)
@@ -200,7 +209,8 @@ static void reload(struct broker *broker)
 	}
 	config_reload(&broker->config, &fresh, say_start_only, NULL);
 	log_set_level((enum log_level)broker->config.broker.log_level);
-	tenants_send(broker);
+	for (uint32_t i = 0; i < broker->config.n_tenants; i++)
+		tenant_send(broker, i);
 	log_info("the configuration was read again");
 }
 
@@ -330,7 +340,7 @@ static void on_answer(struct broker *broker, struct order *order)
 			  "disk, then start the broker again", broker->config.tiers[order->tier.number].name, TIER_ERRORS_MAX);
 		break;
 	case ORDER_TENANT:
-		broker->tenants_busy &= ~(1u << order->tenant.number);
+		tenant_answer(broker, order->tenant.number);
 		break;
 	default:
 		break;	/* the others are this thread's own, and nobody waits for them */
