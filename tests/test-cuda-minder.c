@@ -148,6 +148,30 @@ START_TEST(a_region_that_copiers_die_of_is_refused_and_costs_nobody_else_his)
 }
 END_TEST
 
+START_TEST(a_region_is_not_blamed_for_a_copier_that_ended_over_an_earlier_question)
+{
+	struct piece stays = ipc(), dropped = ipc(), new;
+	struct device_pool *pool = pool_on(&stays, 1);
+	const uint64_t of = token();
+
+	atomic_store(&w.knobs->hangs, 1);
+	usleep(20000);
+	ck_assert_int_eq(GPU.region_close(dropped.region, of), DEVICE_LATER);
+	tend();
+	ask_ipc(&new, 4096, POOL_BYTES, -1);
+	tend();
+	kill((pid_t)atomic_load(&w.knobs->pid), SIGKILL);
+	atomic_store(&w.knobs->hangs, 0);
+	until(w.answered[of] && w.answered[new.token]);
+	ck_assert_int_eq(w.result[of], 0);
+	ck_assert_msg(w.result[new.token] == 0, "%s", w.why);
+	until_back(pool);
+	GPU.pool_close(pool);
+	drop(&new);
+	drop(&stays);
+}
+END_TEST
+
 START_TEST(a_copier_that_becomes_poisoned_by_what_it_had_gives_that_up_in_the_end)
 {
 	struct piece good = ipc(), bad;
@@ -373,6 +397,7 @@ int main(int argc, char **argv)
 	tcase_add_loop_test(tests, a_copier_may_die_at_any_instant, 0, 6);
 	tcase_add_test(tests, what_cannot_be_opened_again_is_a_dead_pool_and_the_rest_lives);
 	tcase_add_test(tests, a_region_that_copiers_die_of_is_refused_and_costs_nobody_else_his);
+	tcase_add_test(tests, a_region_is_not_blamed_for_a_copier_that_ended_over_an_earlier_question);
 	tcase_add_test(tests, a_copier_that_becomes_poisoned_by_what_it_had_gives_that_up_in_the_end);
 	tcase_add_test(tests, what_was_opened_again_begins_anew_to_be_suspected);
 	tcase_add_test(tests, a_copier_that_talks_nonsense_is_replaced);

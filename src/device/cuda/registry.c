@@ -541,16 +541,21 @@ bool registry_is_back(const struct device *device)
 	return true;
 }
 
+static bool is_open_question(enum gpu_state state)
+{
+	return state == GPU_ASKED || state == GPU_CLOSING;
+}
+
 /* What was asked first, of all that has not been answered: UINT64_MAX: nothing. */
 static uint64_t first_asked(const struct device *device)
 {
 	uint64_t first = UINT64_MAX;
 
 	for (const struct gpu_region *region = device->regions; region; region = region->next)
-		if (region->state == GPU_ASKED && region->asked < first)
+		if (is_open_question(region->state) && region->asked < first)
 			first = region->asked;
 	for (const struct gpu_pool *pool = device->pools; pool; pool = pool->next)
-		if (pool->state == GPU_ASKED && pool->asked < first)
+		if (is_open_question(pool->state) && pool->asked < first)
 			first = pool->asked;
 	return first;
 }
