@@ -141,6 +141,17 @@ for copies in 4 8; do
 	((stored == copies + 1)) || fail "copy: $stored chunks were stored at the end of a run, not $((copies + 1))"
 done
 run idle cpu_share --clients 2 --seconds 1 --attach "$name"
+# A page of another uid is believed by every command that is told so: then it is the socket that does not fit.
+if [[ $(id -u) == 0 ]]; then
+	chown 4321 /dev/shm"$name"
+	for command in "idle --seconds 1" "copy --rounds 1" "rtt --rounds 1" \
+		"gpu --library $top_builddir/tests/fake-cuda/.libs/libcuda-fake.so --transfer 1M --arena 64M"; do
+		read -ra words <<<"$command"
+		FAKE_CUDA_DIR=$work "$bench" "${words[@]}" --attach "$name" --broker-uid 4321 >"$work/report" 2>"$work/error" || :
+		grep -q 'belongs to uid 4321 and its socket to uid 0' "$work/error" || fail "$command: --broker-uid is not heard"
+	done
+	chown 0 /dev/shm"$name"
+fi
 # One that dies is no quiet one.
 (
 	for _ in $(seq 600); do

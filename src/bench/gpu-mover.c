@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/bench/bench.h"
 #include "src/bench/machine.h"
 #include "src/bench/payload.h"
 #include "src/bench/stride.h"
@@ -53,7 +54,9 @@ static int open_device(struct gpu_mover *mover)
 
 int gpu_mover_open(const struct gpu_mover_config *config, struct gpu_mover *mover)
 {
-	const struct stoker_options options = { .size = sizeof(options), .client_name = "stoker-bench" };
+	const struct stoker_options options = {
+		.size = sizeof(options), .client_name = "stoker-bench", .broker_uid = (uint32_t)bench_common.broker_uid,
+	};
 	int r;
 
 	memset(mover, 0, sizeof(*mover));
