@@ -621,6 +621,8 @@ START_TEST(a_null_where_something_is_needed_is_an_answer)
 	uint8_t digest[32] = { 1 };
 	struct stoker_model *model;
 	struct stoker_region *region;
+	struct fake_request request;
+	struct stoker_job job;
 
 	ck_assert_int_eq(stoker_model_open(rig.c, &description, NULL), -EINVAL);
 	ck_assert_int_eq(stoker_model_open_digest(rig.c, NULL, &model), -EINVAL);
@@ -633,6 +635,10 @@ START_TEST(a_null_where_something_is_needed_is_an_answer)
 	ck_assert_int_eq(stoker_pool_add(rig.model, 0, 0, 2, NULL, 2, &rig.pool), -EINVAL);
 	ck_assert_int_eq(stoker_pool_add(rig.model, 0, 0, 2, planes, 2, NULL), -EINVAL);
 	ck_assert_int_eq(stoker_fd(NULL), -EINVAL);
+	ck_assert_int_eq(stoker_ping(rig.c, &job), 0);
+	request = rig_take(&rig, STOKER_OP_PING);
+	rig_done(&rig, &request, STOKER_STATUS_OK);
+	ck_assert_uint_eq(stoker_done(rig.c, NULL, 2), 0);
 }
 END_TEST
 

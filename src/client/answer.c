@@ -327,6 +327,8 @@ uint32_t stoker_done(struct stoker *c, struct stoker_job *ret, uint32_t n)
 
 	if (client_enter(c) < 0)
 		return 0;
+	if (!ret)
+		n = 0;
 	answers_take(c);
 	if (c->own.n > 0 && c->at)
 		slots_recycle(c);
