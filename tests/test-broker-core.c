@@ -10,6 +10,7 @@
 
 #include "src/broker/core-state.h"
 #include "tests/suite.h"
+#include "tests/tier-bench.h"
 
 #define FOR_EVER	(UINT64_MAX / 2)	/* a core that spins that long never sleeps */
 
@@ -19,6 +20,7 @@ static struct core *core;
 static struct model *model;
 static struct model_layout layout;
 static bool runs;
+static uint32_t tiers;		/* that it is configured with */
 
 static void *zeroed(size_t bytes)
 {
@@ -37,12 +39,14 @@ static void setup(void)
 			.leases = 16, .holds = 16, .leased_chunks = 256, .ios = 16, .extent_bytes = 65536, .extents = 4,
 			.deadline_default_ns = 1000000000, .deadline_max_ns = 1000000000,
 			.lease_default_ns = 1000000000, .lease_max_ns = 1000000000,
+			.n_tiers = tiers, .tiers = { { .extents = 4, .depth_bytes = 65536 } },
 		},
 	};
 	char why[CONFIG_WHY];
 
 	config_init(&config);
 	config.n_tenants = 1;
+	config.n_tiers = tiers;
 	core_config.page = page = zeroed(sizeof(*page));
 	ck_assert_msg(core_new(&core_config, why, &core) == 0, "%s", why);
 	model = zeroed(sizeof(*model));
@@ -164,6 +168,33 @@ START_TEST(a_reset_that_comes_before_recovery_is_over_and_after_a_drain_is_refus
 }
 END_TEST
 
+/* ---- drains before recovery is over --------------------------------------------------------------- */
+
+/* Nothing has been written to it that could be flushed, and it may never come to work: its disk may hang. */
+START_TEST(a_drain_does_not_wait_for_a_tier_that_is_still_being_read)
+{
+	static struct bench bench;
+	struct order open = { .type = ORDER_TIER_OPEN }, drain = { .type = ORDER_DRAIN };
+
+	teardown();
+	tiers = 1;
+	setup();
+	bench_init(&bench, 8 * BENCH_EXTENT);
+	bench_open(&bench);
+	open.tier.tier = bench.tier;
+	start();
+	link_order(control(), &open);
+	ck_assert_ptr_eq(answer(), &open);
+	link_order(control(), &drain);
+	ck_assert_ptr_eq(answer(), &drain);
+	ck_assert_int_eq(drain.status, STOKER_STATUS_OK);
+	teardown();
+	bench_fini(&bench);
+	tiers = 0;
+	setup();
+}
+END_TEST
+
 /* ---- sleep ------------------------------------------------------------------------------------------ */
 
 /* A device of which only the core's side is there: it says that a pool of nobody's is dead when it is told to. */
@@ -281,6 +312,7 @@ int main(void)
 	tcase_add_test(tests, a_reset_that_waits_for_recovery_begins_when_that_is_over);
 	tcase_add_test(tests, a_reset_that_waits_for_recovery_is_refused_when_the_broker_drains);
 	tcase_add_test(tests, a_reset_that_comes_before_recovery_is_over_and_after_a_drain_is_refused_at_once);
+	tcase_add_test(tests, a_drain_does_not_wait_for_a_tier_that_is_still_being_read);
 	tcase_add_test(tests, a_core_with_copies_under_way_sleeps_where_helpers_want_its_processor);
 	tcase_add_test(tests, a_core_with_copies_under_way_spins_where_there_are_processors_for_all);
 	tcase_add_test(tests, a_core_without_copies_spins_where_processors_are_few);

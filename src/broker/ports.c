@@ -226,12 +226,16 @@ static void model_forget(struct core *core, const struct model *model)
 	figures_model_gone(core, model->number);
 }
 
-/* All is written; it is drained when it would also survive the machine's end. True: a tier is still to answer. */
+/*
+ * All is written; it is drained when it would also survive the machine's end. True: a tier is still to answer. One that
+ * is still being read has nothing of ours, and answers nobody before it works, which it may never do.
+ */
 static bool tiers_flush(struct core *core, struct order *order)
 {
 	order->drain.awaited = 0;
 	for (uint32_t i = 0; i < core->n_tiers; i++) {
-		if (core->tiers[i] && tier_flush(core->tiers[i], (uintptr_t)order) == 0) {
+		if (core->tiers[i] && core->tier_rows[i].state != STOKER_TIER_RECOVERING &&
+		    tier_flush(core->tiers[i], (uintptr_t)order) == 0) {
 			order->drain.awaited++;
 			core->io_out++;
 		}
