@@ -121,7 +121,8 @@ static void check_waits(struct sim *sim)
 
 	if (e->room_waiters.n + e->room_loads.n == 0 || e->room_changed)
 		return;
-	if (!room_may_come(e) && e->copying == 0 && extents >= e->config.extents)
+	/* What is dirty while no tier can write is being sealed: then it is given up. */
+	if (!room_may_come(e) && e->copying + e->dirty_objects == 0 && extents >= e->config.extents)
 		sim_fail(sim, "%u stores and %u lookups wait for room, and none can come", e->room_waiters.n,
 			 e->room_loads.n);
 }
