@@ -542,6 +542,41 @@ START_TEST(a_tenant_stays_within_its_quota)
 }
 END_TEST
 
+/* Its quota was larger once, or there was none: what is too much goes little by little, whoever needs room. */
+START_TEST(a_quota_that_is_lowered_takes_no_long_step)
+{
+	struct world *many = world_new(&(struct world_options){ .tiers = 1, .extents = 40, .tier_extents = 40 });
+	const struct engine_quota quota = { .arena_bytes = 10 * 8192, .disk_bytes = 20 * 8192 };
+	struct engine_request request = ask_store(many, 0, WORLD_SMALL, PLAIN, 1, 0, 250);
+	uint64_t evicted[2] = { 0, 0 };
+	const struct seen *seen;
+
+	seen = submit(many, 0, &request);
+	world_run(many);
+	ck_assert_uint_eq(seen->answer.n, 250);
+	engine_tenant(many->engine, 0, &quota);
+	request = ask_store(many, 0, 0, PLAIN, 2, 0, 1);
+	seen = submit(many, 0, &request);
+	for (uint32_t turns = 0; many->n_pending > 0 || turns < 100; turns++) {
+		const uint64_t arena = world_counter(many, STOKER_COUNTER_EVICTED_L1);
+		const uint64_t disk = world_counter(many, STOKER_COUNTER_EVICTED_DISK);
+
+		ck_assert_uint_le(arena - evicted[0], 100);
+		ck_assert_uint_le(disk - evicted[1], 100);
+		evicted[0] = arena;
+		evicted[1] = disk;
+		world_turn(many);
+		if (many->n_pending > 0)
+			world_answer(many, 0);
+	}
+	ck_assert_uint_eq(seen->answer.n, 1);
+	ck_assert_uint_eq(evicted[0], 241);
+	ck_assert_uint_eq(evicted[1], 231);
+	ck_assert_uint_eq(many->slab_adds, 251);
+	world_free(many);
+}
+END_TEST
+
 START_TEST(objects_of_another_size_get_a_cold_slab)
 {
 	struct world *small = world_new(NULL);
@@ -677,6 +712,7 @@ static TCase *room(void)
 	tcase_add_test(tests, a_full_arena_evicts_leaf_first);
 	tcase_add_loop_test(tests, what_was_used_last_goes_last, 0, 2);
 	tcase_add_test(tests, a_store_is_refused_when_everything_is_pinned);
+	tcase_add_test(tests, a_quota_that_is_lowered_takes_no_long_step);
 	tcase_add_test(tests, objects_of_another_size_get_a_cold_slab);
 	tcase_add_loop_test(tests, an_index_that_is_full_forgets_its_coldest_chunks, 0, 2);
 	tcase_add_test(tests, the_background_keeps_a_share_of_the_arena_free);

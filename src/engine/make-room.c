@@ -27,6 +27,7 @@ struct ground {
 
 #define CHOICE	16u		/* chunks of an account of which the coldest goes */
 #define TURNS	16u		/* accounts that are looked at for a victim */
+#define EXCESS	32u		/* chunks that one allocation evicts to bring a tenant within its quota */
 
 static struct ground ground_arena(struct engine *e)
 {
@@ -309,21 +310,24 @@ static uint32_t place_find(struct engine *e, const struct ground *g, uint32_t ow
 	return unit;
 }
 
-/* Bring a tenant to where @bytes more keep within its quota, at its own chunks' cost. */
-static bool quota_make(struct engine *e, const struct ground *g, uint32_t tenant, uint32_t owner, uint64_t bytes)
+/*
+ * Bring a tenant to where @bytes more keep within its quota, at its own chunks' cost. ROOM_WAIT: it had far more, since the
+ * quota was lowered, or a broker with another one left it; some of that has gone, and who asks again gets further.
+ */
+static enum room quota_make(struct engine *e, const struct ground *g, uint32_t tenant, uint32_t owner, uint64_t bytes)
 {
 	const struct tenant *t = &e->tenants[tenant];
 	const uint64_t quota = g->disk ? t->quota.disk_bytes : t->quota.arena_bytes;
 	struct search search = search_of(0, tenant, owner);
 
-	while (quota && t->used[g->disk] + bytes > quota) {
-		const uint32_t chunk = victim(e, g, &search);
+	for (uint32_t i = 0; quota && t->used[g->disk] + bytes > quota; i++) {
+		const uint32_t chunk = i < EXCESS ? victim(e, g, &search) : NONE;
 
 		if (chunk == NONE)
-			return false;
+			return i < EXCESS ? ROOM_QUOTA : ROOM_WAIT;
 		leave(e, g, chunk);
 	}
-	return true;
+	return ROOM_OK;
 }
 
 bool room_may_come(const struct engine *e)
@@ -350,23 +354,28 @@ uint32_t room_arena(struct engine *e, uint32_t entry, uint64_t bytes, uint32_t n
 		bound_met(e, *why == ROOM_QUOTA);
 		return NONE;
 	}
-	if (!quota_make(e, &g, tenant, owner, bytes)) {
-		*why = room_may_come(e) ? ROOM_WAIT : ROOM_QUOTA;
+	*why = quota_make(e, &g, tenant, owner, bytes);
+	if (*why == ROOM_QUOTA && room_may_come(e))
+		*why = ROOM_WAIT;
+	if (*why != ROOM_OK)
 		return NONE;
-	}
 	unit = place_find(e, &g, owner, bytes, near);
 	*why = unit != NONE ? ROOM_OK : room_may_come(e) || extents_may_come(e) ? ROOM_WAIT : ROOM_NONE;
 	return unit;
 }
 
-uint32_t room_disk(struct engine *e, uint32_t tier, uint32_t entry, uint64_t bytes, uint32_t near)
+uint32_t room_disk(struct engine *e, uint32_t tier, uint32_t entry, uint64_t bytes, uint32_t near, enum room *why)
 {
 	const struct ground g = ground_disk(e, tier);
 	const uint32_t owner = account_of(e, entry);
+	uint32_t unit;
 
-	if (!quota_make(e, &g, entry_of(e, entry)->tenant, owner, bytes))
+	*why = quota_make(e, &g, entry_of(e, entry)->tenant, owner, bytes);
+	if (*why != ROOM_OK)
 		return NONE;
-	return place_find(e, &g, owner, bytes, near);
+	unit = place_find(e, &g, owner, bytes, near);
+	*why = unit != NONE ? ROOM_OK : ROOM_NONE;
+	return unit;
 }
 
 /* ---- entries and records -------------------------------------------------------------------------------- */

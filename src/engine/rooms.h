@@ -210,7 +210,7 @@ uint32_t account_hand_on(struct engine *engine, uint32_t row, bool disk);	/* mov
 
 /* A place for an object of @entry. */
 uint32_t room_arena(struct engine *engine, uint32_t entry, uint64_t bytes, uint32_t near, enum room *why);
-uint32_t room_disk(struct engine *engine, uint32_t tier, uint32_t entry, uint64_t bytes, uint32_t near);
+uint32_t room_disk(struct engine *engine, uint32_t tier, uint32_t entry, uint64_t bytes, uint32_t near, enum room *why);
 uint32_t room_entry(struct engine *engine, uint32_t incarnation, const struct stoker_wire_key *key);
 uint32_t room_record(struct engine *engine, uint32_t entry, uint32_t part);
 uint64_t room_evict(struct engine *engine, uint32_t n);	/* up to @n coldest chunks; bytes freed */

@@ -232,23 +232,28 @@ static uint32_t place_of_parent(struct engine *e, uint32_t tier, const struct re
 	return record_of(e, of_parent)->disk_place;
 }
 
-static void write_start(struct engine *e, uint32_t tier, uint32_t number)
+/* Returns whether another one may be begun in this turn. */
+static bool write_start(struct engine *e, uint32_t tier, uint32_t number)
 {
 	const struct record *record = record_of(e, number);
 	const struct entry *entry = entry_of(e, record->entry);
 	struct tier *t = &e->tiers[tier];
 	struct engine_io write;
 	uint32_t io, unit;
+	enum room why;
 
 	record_unqueue(e, number);
 	if (tier_for(e, entry) != tier) {	/* a sibling went elsewhere meanwhile */
 		tier_write(e, number);
-		return;
+		return true;
 	}
-	unit = room_disk(e, tier, record->entry, record_bytes(e, record), place_of_parent(e, tier, record));
+	unit = room_disk(e, tier, record->entry, record_bytes(e, record), place_of_parent(e, tier, record), &why);
 	if (unit == NONE) {
-		record_lose(e, number);
-		return;
+		if (why == ROOM_WAIT)
+			tier_write(e, number);
+		else
+			record_lose(e, number);
+		return why != ROOM_WAIT;
 	}
 	entry_io(e, record->entry);
 	io = io_take(e, IO_WRITE, number);
@@ -259,6 +264,7 @@ static void write_start(struct engine *e, uint32_t tier, uint32_t number)
 	account_book(e, record->entry, true, e->ios[io].bytes, 0);	/* a quota is hard: the place counts from now */
 	write = io_of(e, number, io, tier, unit);
 	e->ports.write(e->ports.shell, &write);
+	return true;
 }
 
 static void write_landed(struct engine *e, const struct io *io)
@@ -346,11 +352,12 @@ void tier_pump(struct engine *e, uint32_t tier)
 		if (!io_may(e, IO_WRITE) ||
 		    !depth_allows(e, tier, record_bytes(e, record_of(e, t->writes.first))))
 			return;
-		write_start(e, tier, t->writes.first);
+		if (!write_start(e, tier, t->writes.first))
+			return;
 	}
 }
 
-/* The bound of a turn, or a write that belongs elsewhere, has left what could be begun at once. */
+/* The bound of a turn, or a write that belongs elsewhere or waits for a quota, has left what could be begun at once. */
 bool tier_has_work(struct engine *e, uint32_t tier)
 {
 	const struct tier *t = &e->tiers[tier];
