@@ -183,15 +183,19 @@ static void ask_lookup(struct sim *sim, uint32_t number, uint32_t s)
 		flags = STOKER_F_PARTIAL;
 	else if (sim_chance(&sim->random, 100))
 		flags = STOKER_F_PREFETCH;
+	else if (sim_chance(&sim->random, 30))
+		flags = 0;
 	if (sim_chance(&sim->random, 60))
 		flags |= STOKER_F_ANY;
 	slot->request.head.flags = flags;
 	if (!(flags & STOKER_F_ANY) && sim_chance(&sim->random, 200))
 		slot->request.line.lookup.have = sim_below(&sim->random, slot->n + 2);
+	if (!(flags & STOKER_F_ANY) && sim_chance(&sim->random, 5))	/* more than there can be */
+		slot->request.line.lookup.have = UINT32_MAX - sim_below(&sim->random, 2);
 	if (sim_chance(&sim->random, 150))
 		slot->request.line.lookup.groups = 1 + sim_below(&sim->random, (1u << sim->models[slot->model].config.n_groups) - 1);
 	if (sim_chance(&sim->random, 80))
-		slot->request.line.lookup.tiers = 1 + sim_below(&sim->random, 3);
+		slot->request.line.lookup.tiers = 1 + sim_below(&sim->random, (2u << sim->config.n_tiers) - 1);
 	if (sim_chance(&sim->random, 200))
 		slot->request.line.lookup.readers = 1 + sim_below(&sim->random, 15);
 	if (sim_chance(&sim->random, 200))
@@ -251,6 +255,8 @@ enough:
 	request_write(slot, &w, slot->n * 36);
 	if (from > 0)
 		slot->request.line.store.parent = sim->keys[all[from - 1]].key;
+	if (sim_chance(&sim->random, 20))	/* a lie that nobody can see: it may be its own child's, or its own */
+		slot->request.line.store.parent = sim->keys[sim_below(&sim->random, SIM_KEYS)].key;
 	slot->request.line.store.account = sim_below(&sim->random, 4);
 	slot->request.line.store.first_token = (uint64_t)from * config->chunk_tokens;
 	if (sim_chance(&sim->random, 200))

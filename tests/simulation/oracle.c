@@ -172,6 +172,21 @@ static void bitmap_claims(struct sim *sim, const struct sim_slot *slot, const st
 	}
 }
 
+/* Each chunk of the answer was found in the arena or on a tier, and was counted once. */
+static void check_counts(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer)
+{
+	const uint32_t have = slot->request.line.lookup.have;
+	const uint64_t hits = (uint64_t)answer->counts[0] + answer->counts[1];
+
+	if (answer->expected_us == UINT32_MAX)
+		sim_fail(sim, "a lookup is said to take for ever");
+	if (answer->found_l1 > answer->found)
+		sim_fail(sim, "a lookup finds %u chunks, %u of them in the arena", answer->found, answer->found_l1);
+	if (!slot->renews && !(slot->request.head.flags & STOKER_F_PROBE) && hits != (answer->n > have ? answer->n - have : 0))
+		sim_fail(sim, "a lookup of %u chunks beyond %u counts %u and %u hits", answer->n, have, answer->counts[0],
+			 answer->counts[1]);
+}
+
 static void lookup_claims(struct sim *sim, const struct sim_slot *slot, const struct engine_answer *answer)
 {
 	const bool any = slot->request.head.flags & STOKER_F_ANY;
@@ -227,6 +242,7 @@ static void lookup_done(struct sim *sim, uint32_t client, struct sim_slot *slot,
 	if (slot->epoch != model->epoch)
 		return;
 	lookup_claims(sim, slot, answer);
+	check_counts(sim, slot, answer);
 	if (lease && (slot->request.head.flags & STOKER_F_PROBE))
 		sim_fail(sim, "a probe is given a lease");
 	if (slot->renews)

@@ -137,6 +137,10 @@ static void make_config(struct sim *sim)
 		.recovered_hold_ns = 1000000000ull, .held_bytes_permille = scarce(sim, 16, 0),
 		.seed = sim_draw(&sim->random), .counters = sim->counters,
 	};
+	if (!sim->roomy && sim_chance(&sim->random, 150)) {	/* objects are larger than an extent, and slabs are long runs */
+		c->extent_bytes = SIM_UNIT * (2 + sim_below(&sim->random, 4));
+		c->extents += 32 + sim_below(&sim->random, 64);
+	}
 	/* A slab may waste an eighth, and each size of objects begins slabs of its own. */
 	if (sim->shifting)
 		c->n_tiers = 3;
@@ -235,7 +239,8 @@ void world_make(struct sim *sim)
 	sim->roomy = sim->seed % 4 == 0;
 	sim->shifting = sim->seed % 4 == 3;
 	sim->fault_permille = sim->roomy ? 0 : sim->plant ? 150 : sim_below(&sim->random, 60);
-	sim->now_ns = 1000000000ull;
+	/* Now and then a lap of the engine's timers is about to end, which lasts twelve days. */
+	sim->now_ns = sim_chance(&sim->random, 300) ? (1000000ull << 30) - sim_below(&sim->random, 2000000000u) : 1000000000ull;
 	sim->counters = aligned_alloc(64, sizeof(*sim->counters));
 	memset(sim->counters, 0, sizeof(*sim->counters));
 	make_keys(sim);
@@ -249,8 +254,11 @@ void world_make(struct sim *sim)
 	memory_make(sim);
 	gpus_make(sim);
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
-		for (uint32_t s = 0; s < SIM_SLOTS; s++)
+		for (uint32_t s = 0; s < SIM_SLOTS; s++) {
+			/* Generations are about to begin anew. */
+			sim->clients[c].slots[s].generation = 0u - sim_below(&sim->random, 30);
 			sim->clients[c].slots[s].scratch = aligned_alloc(64, (SIM_SCRATCH_BYTES(s) + 63) & ~(size_t)63);
+		}
 	for (uint32_t c = 0; c < SIM_CLIENTS; c++)
 		sim->clients[c].slots[SIM_SLOTS - 1].big = calloc(STOKER_LARGE_KEYS, sizeof(struct stoker_wire_key));
 	sim->memory_bytes = engine_bytes(&sim->config);
@@ -616,6 +624,11 @@ static void reload(struct sim *sim)
 	const uint32_t t = sim_below(&sim->random, sim->n_tenants);
 
 	soft_quotas(sim, &sim->quotas[t]);
+	if (sim_chance(&sim->random, 300)) {	/* it has too much, perhaps, until it needs room the next time */
+		sim->quotas[t].arena_bytes = sim_draw(&sim->random) % (sim->config.extents * sim->config.extent_bytes);
+		sim->quotas[t].disk_bytes = sim_draw(&sim->random) % (sim->config.extents * sim->config.extent_bytes);
+		sim->resurrected = true;
+	}
 	engine_tenant(sim->engine, t, &sim->quotas[t]);
 }
 
@@ -651,6 +664,10 @@ void world_admin(struct sim *sim)
 		world_tier(sim);
 	else if (what < 805)
 		reload(sim);
+	else if (what < 808) {	/* no more stores in this life, which is short */
+		engine_drain(sim->engine, world_token(sim, SIM_AFTER_NOTHING, 0));
+		sim->crash_at = sim->step + 100 + sim_below(&sim->random, 600);
+	}
 	else if (what < 830)
 		sim->storm_until = sim->step + sim_below(&sim->random, 400);
 	else if (what < 980 && !sim->serving)
