@@ -208,6 +208,20 @@ START_TEST(who_rings_at_a_dead_broker_without_polling_is_told_at_the_next_call)
 }
 END_TEST
 
+/* It was awake when it died: nobody is asked to ring, and who waits for no answer does not poll. */
+START_TEST(who_only_gives_back_is_told_all_the_same)
+{
+	const struct stoker_lease lease = { { 1, 2 } };
+	int r = 0;
+
+	fake_die(rig.fake);
+	for (int i = 0; i < 2000 && (r == 0 || r == -EAGAIN); i++)
+		r = stoker_release(rig.c, &lease, 0);
+	ck_assert_int_eq(r, -EPIPE);
+	ck_assert(!stoker_is_attached(rig.c));
+}
+END_TEST
+
 START_TEST(ready_words_stay_where_they_are_with_their_values)
 {
 	volatile uint32_t *words = stoker_ready_words(rig.c, NULL);
@@ -467,6 +481,7 @@ int main(void)
 	tcase_add_test(tests, calls_go_on_without_a_broker_and_find_the_next_by_themselves);
 	tcase_add_test(tests, without_leave_it_does_not_attach_again);
 	tcase_add_test(tests, who_rings_at_a_dead_broker_without_polling_is_told_at_the_next_call);
+	tcase_add_test(tests, who_only_gives_back_is_told_all_the_same);
 	tcase_add_test(tests, ready_words_stay_where_they_are_with_their_values);
 	tcase_add_test(tests, a_drop_waits_for_the_fence_of_a_dead_broker);
 	tcase_add_test(tests, a_broker_that_is_being_attached_to_keeps_no_event_loop_awake);

@@ -333,7 +333,7 @@ void wait_relax(void);		/* in a spinning loop */
 
 /* release.c */
 int release_share(struct stoker *c, const struct stoker_lease *lease, uint32_t reader);
-int slot_take_kept_back(struct stoker *c);	/* waits up to a millisecond for one; -EAGAIN */
+int slot_take_kept_back(struct stoker *c);	/* waits up to a millisecond for one; -EAGAIN, or -EPIPE: it is gone */
 
 /* fork.c */
 void fork_watch(struct stoker *c);	/* from now on a child closes and refuses this handle */

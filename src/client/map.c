@@ -109,10 +109,11 @@ static int unmap(struct stoker *c, struct stoker_mapping *mapping)
 		return client_fail(c, -EINVAL, "unmap: the mapping is not of this handle");
 	if (at == c->at) {
 		slot = slot_take_kept_back(c);
-		if (slot < 0)
+		if (slot == -EAGAIN)
 			return slot;
 		memcpy(head.lease, mapping->hold, sizeof(head.lease));
-		r = map_ask(c, (uint32_t)slot, &head, &mapped, hold);
+		if (slot >= 0)
+			r = map_ask(c, (uint32_t)slot, &head, &mapped, hold);
 	}
 	mapping->data = NULL;
 	attachment_put(c, at);

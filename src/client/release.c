@@ -3,7 +3,8 @@
  *
  * What gives things back must get through when everything is in use: it has slots of its own, and if
  * the broker has not answered in those yet, waits for it for a millisecond at most. What is not given
- * back after all ends with the lease's expiry.
+ * back after all ends with the lease's expiry. Who does nothing else never polls: so it is here that one
+ * looks whether there is a broker at all.
  */
 #include "src/client/client.h"
 
@@ -21,6 +22,8 @@ int slot_take_kept_back(struct stoker *c)
 		wait_relax();
 		slot = slot_take(c, SLOT_KEPT_BACK);
 	}
+	if (slot < 0 && gone_ticks() >= c->look_ticks && gone_look(c))
+		return -EPIPE;
 	return slot;
 }
 
@@ -28,6 +31,8 @@ static int submit_and_forget(struct stoker *c, struct stoker_request_head *head,
 {
 	const int slot = slot_take_kept_back(c);
 
+	if (slot == -EPIPE)
+		return slot;
 	if (slot < 0)
 		return client_fail(c, -EAGAIN, "the broker has not taken what was given back before; try again, or leave "
 				   "it to the lease's expiry");
