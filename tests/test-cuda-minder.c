@@ -2,6 +2,7 @@
  * Copiers that die at any instant, hang, talk nonsense, cannot open what they had, or are not needed any more: what
  * that costs, and what it does not.
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -299,6 +300,31 @@ START_TEST(a_copier_without_regions_ends_and_the_next_region_starts_one)
 }
 END_TEST
 
+/* As another copier has that is being started: all of ours is open in it until it is executed. */
+START_TEST(a_copier_that_ended_is_watched_no_more_though_others_have_its_files_open)
+{
+	int copies[128], n = 0;
+	struct piece piece;
+
+	GPU.stop(w.device);
+	w.device = device_new(1000000, 10000);
+	piece = ipc();
+	for (int fd = 3; fd < 128; fd++) {
+		const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 128);
+
+		if (copy >= 0)
+			copies[n++] = copy;
+	}
+	drop(&piece);
+	kill((pid_t)atomic_load(&w.knobs->pid), SIGKILL);	/* it would wait for the end of its socket, which is open */
+	until(GPU.is_idle(w.device));
+	tend();
+	ck_assert_int_eq(poll(&(struct pollfd){ GPU.watch(w.device), POLLIN, 0 }, 1, 0), 0);
+	while (n > 0)
+		close(copies[--n]);
+}
+END_TEST
+
 /* More is said than a socket holds: the rest follows when there is room, in an order that makes sense. */
 START_TEST(a_copier_that_reads_nothing_for_a_while_is_told_all_in_the_end)
 {
@@ -404,6 +430,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tests, a_copier_that_hangs_is_replaced_and_its_copies_end);
 	tcase_add_test(tests, a_copier_that_hangs_while_extents_fill_its_socket_is_replaced);
 	tcase_add_test(tests, a_copier_without_regions_ends_and_the_next_region_starts_one);
+	tcase_add_test(tests, a_copier_that_ended_is_watched_no_more_though_others_have_its_files_open);
 	tcase_add_test(tests, a_copier_that_reads_nothing_for_a_while_is_told_all_in_the_end);
 	tcase_add_test(tests, a_gpu_of_which_nothing_was_ever_open_is_given_up_and_can_be_had_again);
 	tcase_add_test(tests, extents_are_told_as_they_come_and_told_again);

@@ -48,6 +48,16 @@ static int watch(struct minder *minder, int op, int fd, uint32_t events)
 	return epoll_ctl(minder->epoll, op, fd, &event) < 0 ? -errno : 0;
 }
 
+/* epoll forgets by itself only a file that nobody has open: a copier that is being started has all of ours. */
+static void watched_close(const struct minder *minder, int *fd)
+{
+	if (*fd >= 0) {
+		epoll_ctl(minder->epoll, EPOLL_CTL_DEL, *fd, NULL);
+		close(*fd);
+	}
+	*fd = -1;
+}
+
 /*
  * The signals that end a broker come to all that a supervisor finds in its group: a copier must outlast the
  * broker's own end, and follows it when its end of the pair is closed.
@@ -149,11 +159,8 @@ static int start_process(struct device *device)
 
 static void fds_drop(struct minder *minder)
 {
-	if (minder->socket >= 0)
-		close(minder->socket);
-	if (minder->pidfd >= 0)
-		close(minder->pidfd);
-	minder->socket = minder->pidfd = -1;
+	watched_close(minder, &minder->socket);
+	watched_close(minder, &minder->pidfd);
 	minder->blocked = false;
 }
 
@@ -209,9 +216,7 @@ static void start(struct device *device, uint64_t now_ns)
 /* Its end of the pair is closed: it ends by itself, or is ended after a while. */
 static void let_go(struct minder *minder, uint64_t now_ns)
 {
-	if (minder->socket >= 0)
-		close(minder->socket);
-	minder->socket = -1;
+	watched_close(minder, &minder->socket);
 	minder->beat_ns = now_ns;
 	minder->state = MINDER_ENDING;
 }
@@ -633,9 +638,7 @@ void minder_fini(struct device *device)
 {
 	struct minder *minder = &device->minder;
 
-	if (minder->socket >= 0)
-		close(minder->socket);
-	minder->socket = -1;
+	watched_close(minder, &minder->socket);
 	if (minder->pid > 0 && !await_end(minder, STOP_MS)) {
 		kill(minder->pid, SIGKILL);
 		if (!await_end(minder, STOP_MS))
