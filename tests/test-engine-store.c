@@ -450,6 +450,55 @@ START_TEST(writes_that_come_to_nothing_do_not_leave_the_others_waiting)
 }
 END_TEST
 
+/* ---- what a job needs ------------------------------------------------------------------------------- */
+
+/* Its segments' ids as one run each, or left as they are; and no more scratch than a client counts with. */
+static const struct seen *submit_tight(struct engine_request *request, uint32_t chunks, bool runs)
+{
+	struct slot_memory *memory = w->slots[0][request->head.slot];
+	const uint32_t n = request->head.n_segments;
+
+	for (uint32_t i = 0; runs && i < n; i++) {
+		memory->segments[i].flags = STOKER_SEGMENT_RUNS;
+		memory->segments[i].n_ids = 2;
+		memory->ids[2 * i] = 0;
+		memory->ids[2 * i + 1] = chunks * WORLD_BLOCKS;
+	}
+	if (runs)
+		request->head.n_ids = 2 * n;
+	request->scratch_bytes = STOKER_SCRATCH_NEED(chunks, n, chunks * n, runs ? chunks * n * WORLD_BLOCKS : 0);
+	submit(w, 0, request);
+	world_run(w);
+	return &w->seen[0][request->head.slot];
+}
+
+/* What the library counts with (shm/layout.h) is enough, for any number of chunks. */
+START_TEST(a_job_needs_no_more_scratch_than_is_said)
+{
+	const uint32_t model = _i & 1 ? SHARDED : PLAIN;
+	const bool runs = _i & 2;
+
+	for (uint32_t n = 1; n <= 40; n++) {
+		struct engine_request request = ask_store(w, 0, 0, model, 1, 0, n);
+		const struct seen *seen = submit_tight(&request, n, runs);
+		uint64_t lease[2];
+
+		ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+		request = ask_lookup(w, 0, 1, model, 1, n, STOKER_F_PREFETCH);
+		submit(w, 0, &request);
+		world_run(w);
+		seen = &w->seen[0][1];
+		ck_assert_uint_eq(seen->answer.n, n);
+		lease_of(seen, lease);
+		request = ask_retrieve(w, 0, 2, model, lease, 0, n);
+		seen = submit_tight(&request, n, runs);
+		ck_assert_uint_eq(seen->answer.status, STOKER_STATUS_OK);
+		ck_assert_uint_eq(seen->answer.n, n);
+		do_release(w, lease);
+	}
+}
+END_TEST
+
 /* ---- the suite -------------------------------------------------------------------------------------------------------- */
 
 static TCase *stores(void)
@@ -475,6 +524,7 @@ static TCase *stores(void)
 	tcase_add_test(tests, a_deadline_is_told_like_a_cancel);
 	tcase_add_test(tests, a_store_waits_for_extents_that_are_still_to_come);
 	tcase_add_test(tests, a_store_waits_for_extents_no_longer_than_its_deadline);
+	tcase_add_loop_test(tests, a_job_needs_no_more_scratch_than_is_said, 0, 4);
 	tcase_add_test(tests, writes_that_come_to_nothing_do_not_leave_the_others_waiting);
 	return tests;
 }
