@@ -31,10 +31,11 @@ struct device *device_new(uint64_t idle_ns, uint32_t hang_ms)
 	struct device_gpu gpu = {
 		.uuid = { 1, 2, 3 }, .streams_load = 1, .streams_store = 1, .bounce_bytes = 65536, .slice_bytes = 65536,
 		.hang_ms = hang_ms, .idle_ns = idle_ns, .program = "/proc/self/exe", .extent_bytes = w.extent_bytes,
-		.io_lock_fd = w.lock, .close_fd = close_it,
+		.io_lock_fd = w.lock,
 	};
 	const struct device_host host = { .arena = w.arena.bytes, .arena_bytes = w.arena.size, .arena_fd = w.arena.fd,
-					  .bell = &w.bell, .copies = COPIES, .gpu = &gpu };
+					  .bell = &w.bell, .copies = COPIES, .gpu = &gpu,
+					  .close_fd = close_it };
 	struct device *device;
 
 	snprintf(gpu.library, sizeof(gpu.library), "%s", w.path);

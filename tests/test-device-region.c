@@ -213,6 +213,38 @@ START_TEST(no_descriptor_and_no_mapping_is_left_behind)
 }
 END_TEST
 
+/* What a refused region's descriptors hold may be freed with them, which takes as long as there is much of it. */
+static uint32_t n_given;
+
+static void closed_later(uid_t uid, int fd)
+{
+	ck_assert_uint_eq(uid, 77);
+	n_given++;
+	close(fd);
+}
+
+START_TEST(the_descriptors_of_a_refused_region_are_closed_by_whom_the_broker_names)
+{
+	const struct device_host host = { .arena = rig.arena.bytes, .arena_bytes = rig.arena.size,
+					  .arena_fd = rig.arena.fd, .bell = &rig.bell, .threads = 1, .copies = 1,
+					  .close_fd = closed_later };
+	const struct rig_memory m = rig_memory(SIZE, true);
+	const int fd = dup(m.fd);
+	const struct message_region_add message = message_of(1, SIZE);
+	const struct device_memory memory = { .uid = 77, .n_fds = 1, .fds = &fd, .host = &message };
+	struct device_region *region;
+	struct device *device;
+	char why[MESSAGE_REASON];
+
+	n_given = 0;
+	ck_assert_int_eq(HOST.start(&host, &device), 0);
+	ck_assert_int_lt(HOST.region_add(device, &memory, why, &region), 0);
+	ck_assert_uint_eq(n_given, 1);
+	HOST.stop(device);
+	rig_memory_free(&(struct rig_memory){ m.fd, m.bytes, m.size });
+}
+END_TEST
+
 /* ---- pools ----------------------------------------------------------------------------------- */
 
 #define BLOCK 4096u
@@ -558,6 +590,7 @@ static Suite *suite(void)
 	tcase_add_test(regions, a_message_of_another_kind_or_count_or_size_is_refused);
 	tcase_add_test(regions, a_file_that_is_not_wholly_allocated_is_refused);
 	tcase_add_loop_test(regions, no_descriptor_and_no_mapping_is_left_behind, 0, 2);
+	tcase_add_test(regions, the_descriptors_of_a_refused_region_are_closed_by_whom_the_broker_names);
 	tcase_add_test(regions, what_is_to_be_written_is_entered_into_the_page_tables_windows_at_a_time);
 	tcase_add_checked_fixture(pools, setup, teardown);
 	tcase_add_test(pools, a_pool_that_differs_from_the_model_is_refused_by_the_field_that_differs);

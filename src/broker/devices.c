@@ -34,6 +34,7 @@ static int start(struct broker *broker, const struct device_gpu *gpu, const stru
 		.own_fds = own,
 		.n_own = sizeof(own) / sizeof(own[0]),
 		.gpu = gpu,
+		.close_fd = closer_close,
 	};
 
 	return backend->start(&host, ret);
@@ -71,7 +72,6 @@ static int gpu_start(struct broker *broker, struct broker_device *device, const 
 		.io_lock_fd = broker->locks.io_fd,
 		.core_block = &broker->page.control->blocks[0],
 		.control_block = broker->block,
-		.close_fd = closer_close,
 	};
 	int r;
 

@@ -47,7 +47,6 @@ struct device_gpu {
 	uint64_t extent_bytes;		/* of the arena */
 	int io_lock_fd;			/* inherited by the copier: see locks.h */
 	struct control_block *core_block, *control_block;	/* counters of the two threads; NULL: none */
-	void (*close_fd)(uid_t uid, int fd);	/* close what @uid handed over: it may take as long as it likes */
 };
 
 /** struct device_host - what the broker gives to every backend at its start. */
@@ -64,6 +63,7 @@ struct device_host {
 	const int *own_fds;		/* files that are no client's memory, the arena apart (table, control */
 	uint32_t n_own;			/* page, ...): read by start() alone */
 	const struct device_gpu *gpu;	/* read by start() alone; NULL: the host's */
+	void (*close_fd)(uid_t uid, int fd);	/* close what @uid handed over, which may take long; NULL: the host's close() */
 };
 
 /** struct device_memory - memory that a client hands over, as its messages say. */

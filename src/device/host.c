@@ -447,8 +447,13 @@ static int host_region_add(struct device *device, const struct device_memory *me
 			   "its limit of processes (LimitNPROC, TasksMax)", (unsigned)memory->uid);
 	if (r == 0)
 		(*ret)->crew = crew;
-	for (uint32_t i = 0; i < memory->n_fds; i++)
-		close(memory->fds[i]);
+	/* Of a region that is refused they may be the last that hold its memory: to close them frees all of it. */
+	for (uint32_t i = 0; i < memory->n_fds; i++) {
+		if (r < 0 && device->host.close_fd)
+			device->host.close_fd(memory->uid, memory->fds[i]);
+		else
+			close(memory->fds[i]);
+	}
 	return r;
 }
 

@@ -99,11 +99,12 @@ static struct sim_gpu *gpu_named(struct sim *sim, uint32_t number)
 	struct sim_gpu *gpu = gpu_of(sim, number);
 	struct device_gpu config = {
 		.streams_load = 2, .streams_store = 2, .hang_ms = HANG_MS, .idle_ns = IDLE_NS, .program = "/simulated",
-		.extent_bytes = sim->config.extent_bytes, .io_lock_fd = sim->gpus->core.fd, .close_fd = close_for,
+		.extent_bytes = sim->config.extent_bytes, .io_lock_fd = sim->gpus->core.fd,
 	};
 	const struct device_host host = {
 		.arena = sim->arena, .arena_bytes = sim->config.extents * sim->config.extent_bytes,
 		.arena_fd = sim->gpus->core.fd, .bell = &sim->gpus->core, .copies = SIM_CLIENTS * SIM_SLOTS, .gpu = &config,
+		.close_fd = close_for,
 	};
 
 	if (gpu->device)

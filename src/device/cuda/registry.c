@@ -74,7 +74,7 @@ static void region_free(struct gpu_region *region)
 	else
 		device->regions_end = region->link;
 	for (uint32_t i = 0; i < region->n_fds; i++)
-		device->gpu.close_fd(region->uid, region->fds[i]);
+		device->host.close_fd(region->uid, region->fds[i]);
 	if (region->fence >= 0)
 		close(region->fence);
 	reply_send(device, &region->opening, -EPIPE, "it was dropped before it could be opened");
@@ -169,7 +169,7 @@ int registry_region_add(struct device *device, const struct device_memory *memor
 		region->fence = -1;
 	if (!region || region_fill(region, memory) < 0) {
 		for (uint32_t i = 0; i < memory->n_fds; i++)
-			device->gpu.close_fd(memory->uid, memory->fds[i]);
+			device->host.close_fd(memory->uid, memory->fds[i]);
 		if (region) {
 			if (region->fence >= 0)
 				close(region->fence);
