@@ -257,7 +257,7 @@ struct stoker_retrieve_options {
  * @blocks: @n runs of chunks, read during the call only, as are their ids. The first byte of
  *	stoker_finish()'s @chunks is the smallest chunk that they name.
  * Returns as stoker_lookup(); -E2BIG: it does not fit this handle's large slots all together (each
- * holds some 100,000 block ids): make it in several calls.
+ * holds some 100,000 block ids, or a million blocks that runs name): make it in several calls.
  */
 STOKER_API int stoker_retrieve(struct stoker *c, struct stoker_model *model, const struct stoker_lease *lease,
 			       const struct stoker_blocks *blocks, uint32_t n,
