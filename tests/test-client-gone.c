@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -432,6 +433,58 @@ static int open_descriptors(void)
 	return n;
 }
 
+static bool others_are_quick;	/* to open what the library has closed, and to fork */
+static uint32_t closed, taken_away;
+
+/* As if other threads of the process opened a file and forked between this call and what follows it. */
+int close(int fd)
+{
+	const int r = (int)syscall(SYS_close, fd);
+	int status = 0, other;
+	pid_t child;
+
+	if (!others_are_quick)
+		return r;
+	others_are_quick = false;
+	other = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	expect(other == fd || dup2(other, fd) == fd);
+	child = fork();
+	if (child == 0)
+		_exit(fcntl(fd, F_GETFD) < 0);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	closed++;
+	taken_away += status != 0;
+	syscall(SYS_close, fd);
+	if (other != fd)
+		syscall(SYS_close, other);
+	others_are_quick = true;
+	return r;
+}
+
+START_TEST(a_forked_child_keeps_what_others_opened_under_a_number_of_ours)
+{
+	const struct stoker_job job = lookup_submitted();
+	struct stoker_job other;
+
+	fake_die(rig.fake);
+	others_are_quick = true;
+	poll_until(job, STOKER_STAGE_DONE);	/* socket, doorbell, completion pipe */
+	others_are_quick = false;
+	ck_assert_uint_ge(closed, 3);
+	fake_free(rig.fake);
+	rig.fake = fake_start(rig.name, &(struct fake_options){ .refuse = STOKER_STATUS_REFUSED });
+	while (fake_messages(rig.fake, MESSAGE_HELLO) == 0)
+		ck_assert_int_eq(stoker_ping(rig.c, &other), -EPIPE);
+	closed = 0;
+	others_are_quick = true;
+	while (closed == 0)			/* the socket of a try that was refused */
+		ck_assert_int_eq(stoker_ping(rig.c, &other), -EPIPE);
+	others_are_quick = false;
+	ck_assert_uint_eq(taken_away, 0);
+	rig_finish(&rig, job);
+}
+END_TEST
+
 START_TEST(a_forked_child_is_refused_and_disturbs_nobody)
 {
 	const struct stoker_job job = lookup_submitted();
@@ -489,6 +542,7 @@ int main(void)
 	tcase_add_test(tests, the_fence_of_a_broker_that_copied_nothing_keeps_nobody_awake);
 	tcase_add_test(tests, an_object_is_read_where_it_lies_and_the_end_says_whether_it_held);
 	tcase_add_test(tests, a_mapping_outlives_its_broker_but_is_not_vouched_for);
+	tcase_add_test(tests, a_forked_child_keeps_what_others_opened_under_a_number_of_ours);
 	tcase_add_test(tests, a_forked_child_is_refused_and_disturbs_nobody);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);

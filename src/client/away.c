@@ -21,9 +21,7 @@
 
 void away_stop(struct stoker *c)
 {
-	if (c->coming >= 0)
-		close(c->coming);
-	c->coming = -1;
+	attachment_close(&c->coming);
 	if (c->arriving) {
 		attachment_put(c, c->arriving);
 		c->arriving = NULL;

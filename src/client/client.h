@@ -239,6 +239,7 @@ struct attachment *attachment_get(struct attachment *at);
 void attachment_put(struct stoker *c, struct attachment *at);
 int attachment_watch(struct stoker *c, const struct attachment *at);	/* it wakes sleepers from now on */
 void attachment_unwatch(struct stoker *c, const struct attachment *at);
+void attachment_close(int *fd);		/* -1 afterwards; of what fork.c looks at */
 void attachment_hang_up(struct attachment *at);	/* close all but the fence */
 bool attachment_is_quiet(struct attachment *at);	/* its broker being gone: has the fence fallen? */
 

@@ -20,11 +20,14 @@
 /* Places of the descriptors that come with WELCOME. */
 enum { FD_PAGE, FD_CHANNEL, FD_DOORBELL, FD_COMPLETION, FD_FENCE, FD_ARENA };
 
-static void close_fd(int *fd)
+/* Forgotten first: a child that is forked meanwhile closes what is remembered, whoever's the number is by then. */
+void attachment_close(int *fd)
 {
-	if (*fd >= 0)
-		close(*fd);
+	const int number = *fd;
+
 	*fd = -1;
+	if (number >= 0)
+		close(number);
 }
 
 static int greet_fail(struct stoker *c, int r, const char *what)
@@ -239,9 +242,9 @@ struct attachment *attachment_get(struct attachment *at)
 
 void attachment_hang_up(struct attachment *at)
 {
-	close_fd(&at->sock);
-	close_fd(&at->doorbell);
-	close_fd(&at->completion);
+	attachment_close(&at->sock);
+	attachment_close(&at->doorbell);
+	attachment_close(&at->completion);
 }
 
 static void attachment_unmap(struct attachment *at)
@@ -264,7 +267,7 @@ void attachment_put(struct stoker *c, struct attachment *at)
 		link = &(*link)->next;
 	*link = at->next;
 	attachment_hang_up(at);
-	close_fd(&at->fence);
+	attachment_close(&at->fence);
 	if (!c->forked)		/* in a child they were never there, and something else may be by now */
 		attachment_unmap(at);
 	free(at);
