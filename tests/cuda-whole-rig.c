@@ -93,14 +93,14 @@ static void pool_make(struct gpu_worker *g)
 
 	g->w.memory = calloc(1, WORKER_POOL);
 	g->w.expected = calloc(1, WORKER_POOL);
-	ck_assert_msg(stoker_cuda_region_add(g->w.c, gpu_base(g), WORKER_POOL, &g->w.region) == 0, "%s",
-		      stoker_error(g->w.c));
+	expect_msg(stoker_cuda_region_add(g->w.c, gpu_base(g), WORKER_POOL, &g->w.region) == 0, "%s",
+		   stoker_error(g->w.c));
 	for (uint16_t i = 0; i < WORKER_ROWS; i++)
 		planes[i] = (struct stoker_plane){ .region = g->w.region, .layer = i / 2, .plane = i % 2,
 						   .bytes = WORKER_BYTES, .offset = i * WORKER_PLANE,
 						   .block_stride = WORKER_BYTES };
-	ck_assert_msg(stoker_pool_add(g->w.model, 0, 0, WORKER_POOL_BLOCKS, planes, WORKER_ROWS, &g->w.pool) == 0, "%s",
-		      stoker_error(g->w.c));
+	expect_msg(stoker_pool_add(g->w.model, 0, 0, WORKER_POOL_BLOCKS, planes, WORKER_ROWS, &g->w.pool) == 0, "%s",
+		   stoker_error(g->w.c));
 }
 
 void gpu_start_parts(struct gpu_worker *g, uint32_t parts)
@@ -143,7 +143,7 @@ struct stoker_result gpu_store_uploaded(struct gpu_worker *g, uint32_t first, ui
 {
 	struct stoker_job job;
 
-	ck_assert_msg(worker_store(&g->w, first, n, 0, 1, &job) == 0, "%s", stoker_error(g->w.c));
+	expect_msg(worker_store(&g->w, first, n, 0, 1, &job) == 0, "%s", stoker_error(g->w.c));
 	return worker_finish(&g->w, job);
 }
 
@@ -160,26 +160,26 @@ void gpu_gets(struct gpu_worker *g, uint32_t first, uint32_t n)
 	struct stoker_result retrieved;
 	struct stoker_job job;
 
-	ck_assert_uint_eq(found.n, n);
+	expect_eq(found.n, n);
 	worker_wipe(&g->w, 0xa5);
 	must(copy_to_device(gpu_base(g), g->w.memory, WORKER_POOL));
 	for (uint32_t i = 0; i < n; i++)
 		worker_fill(g->w.expected, i + 3, first + i);
-	ck_assert_msg(worker_retrieve(&g->w, &found.lease, n, 3, 1, NULL, &job) == 0, "%s", stoker_error(g->w.c));
+	expect_msg(worker_retrieve(&g->w, &found.lease, n, 3, 1, NULL, &job) == 0, "%s", stoker_error(g->w.c));
 	retrieved = worker_finish(&g->w, job);
-	ck_assert_uint_eq(retrieved.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(retrieved.n, n);
+	expect_eq(retrieved.status, STOKER_STATUS_OK);
+	expect_eq(retrieved.n, n);
 	must(copy_to_host(g->w.memory, gpu_base(g), WORKER_POOL));
 	worker_check(&g->w);
-	ck_assert_int_eq(stoker_release(g->w.c, &found.lease, 0), 0);
+	expect_eq(stoker_release(g->w.c, &found.lease, 0), 0);
 }
 
 void gpu_stores(struct gpu_worker *g, uint32_t first, uint32_t n)
 {
 	const struct stoker_result result = gpu_store(g, first, n);
 
-	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(result.n, n);
+	expect_eq(result.status, STOKER_STATUS_OK);
+	expect_eq(result.n, n);
 }
 
 /* ---- the copier's process ---------------------------------------------------------------------- */
@@ -218,7 +218,7 @@ void gpu_until_well(struct gpu_worker *g, uint32_t first)
 	int left = 3000;
 
 	while (gpu_store(g, first, 1).status != STOKER_STATUS_OK) {
-		ck_assert_int_gt(left--, 0);
+		expect(left-- > 0);
 		usleep(10000);
 	}
 }

@@ -4,11 +4,22 @@
 
 #include <check.h>
 
-/* Check notes every ck_assert() in a file, passed ones too; this one costs nothing while it holds. */
-#define expect(condition) \
+/*
+ * Check notes every ck_assert() in a file, passed ones too. These cost nothing while they hold, and a process that is
+ * killed in the middle of one leaves no half of a note, which Check could not read: what is killed uses these alone.
+ */
+#define expect_msg(condition, ...) \
 	do { \
 		if (!(condition)) \
-			ck_abort_msg("not so: %s", #condition); \
+			ck_abort_msg(__VA_ARGS__); \
+	} while (0)
+
+#define expect(condition) expect_msg(condition, "not so: %s", #condition)
+
+#define expect_eq(a, b) \
+	do { \
+		const long long a_ = (long long)(a), b_ = (long long)(b); \
+		expect_msg(a_ == b_, "%s is %lld, not %s, which is %lld", #a, a_, #b, b_); \
 	} while (0)
 
 /* Run it as Check's environment says, and give what main() has to return. */

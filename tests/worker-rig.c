@@ -23,7 +23,7 @@ static void model_open(struct worker *w)
 
 	for (uint16_t i = 0; i < WORKER_ROWS; i++)
 		rows[i] = (struct stoker_plane_bytes){ .layer = i / 2, .plane = i % 2, .bytes = WORKER_BYTES };
-	ck_assert_msg(stoker_model_open(w->c, &description, &w->model) == 0, "%s", stoker_error(w->c));
+	expect_msg(stoker_model_open(w->c, &description, &w->model) == 0, "%s", stoker_error(w->c));
 }
 
 static void pool_add(struct worker *w)
@@ -36,20 +36,20 @@ static void pool_add(struct worker *w)
 	w->memory = mmap(NULL, WORKER_POOL, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	w->expected = calloc(1, WORKER_POOL);
 	expect(w->memory != MAP_FAILED && w->expected);
-	ck_assert_msg(stoker_region_add(w->c, &range, 1, &w->region) == 0, "%s", stoker_error(w->c));
+	expect_msg(stoker_region_add(w->c, &range, 1, &w->region) == 0, "%s", stoker_error(w->c));
 	close(fd);
 	for (uint16_t i = 0; i < WORKER_ROWS; i++)
 		planes[i] = (struct stoker_plane){ .region = w->region, .layer = i / 2, .plane = i % 2,
 						   .bytes = WORKER_BYTES, .offset = i * WORKER_PLANE,
 						   .block_stride = WORKER_BYTES };
-	ck_assert_msg(stoker_pool_add(w->model, 0, 0, WORKER_POOL_BLOCKS, planes, WORKER_ROWS, &w->pool) == 0, "%s",
-		      stoker_error(w->c));
+	expect_msg(stoker_pool_add(w->model, 0, 0, WORKER_POOL_BLOCKS, planes, WORKER_ROWS, &w->pool) == 0, "%s",
+		   stoker_error(w->c));
 }
 
 void worker_attach(struct worker *w)
 {
 	memset(w, 0, sizeof(*w));
-	ck_assert_msg(stoker_attach(whole.name, NULL, &w->c) == 0, "%s", stoker_attach_error());
+	expect_msg(stoker_attach(whole.name, NULL, &w->c) == 0, "%s", stoker_attach_error());
 	model_open(w);
 }
 
@@ -175,8 +175,8 @@ struct stoker_result worker_finish(struct worker *w, struct stoker_job job)
 	struct stoker_result result = { .size = sizeof(result) };
 	const int r = stoker_wait(w->c, job, PATIENCE_S * 1000000ull);
 
-	ck_assert_msg(r == 0, "a job does not end: %s; stage %s", strerror(-r), stoker_stage_name(stoker_poll(w->c, job)));
-	ck_assert_int_eq(stoker_finish(w->c, job, &result, NULL, 0, NULL, 0), 0);
+	expect_msg(r == 0, "a job does not end: %s; stage %s", strerror(-r), stoker_stage_name(stoker_poll(w->c, job)));
+	expect_eq(stoker_finish(w->c, job, &result, NULL, 0, NULL, 0), 0);
 	return result;
 }
 
@@ -185,10 +185,10 @@ void worker_stores(struct worker *w, uint32_t first, uint32_t n)
 	struct stoker_result result;
 	struct stoker_job job;
 
-	ck_assert_msg(worker_store(w, first, n, 0, 1, &job) == 0, "%s", stoker_error(w->c));
+	expect_msg(worker_store(w, first, n, 0, 1, &job) == 0, "%s", stoker_error(w->c));
 	result = worker_finish(w, job);
-	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(result.n, n);
+	expect_eq(result.status, STOKER_STATUS_OK);
+	expect_eq(result.n, n);
 }
 
 struct stoker_result worker_looks_up(struct worker *w, uint32_t first, uint32_t n)
@@ -197,7 +197,7 @@ struct stoker_result worker_looks_up(struct worker *w, uint32_t first, uint32_t 
 	struct stoker_job job;
 
 	worker_keys(keys, first, n);
-	ck_assert_msg(stoker_lookup(w->c, w->model, keys, n, NULL, &job) == 0, "%s", stoker_error(w->c));
+	expect_msg(stoker_lookup(w->c, w->model, keys, n, NULL, &job) == 0, "%s", stoker_error(w->c));
 	return worker_finish(w, job);
 }
 
@@ -207,18 +207,18 @@ struct stoker_result worker_gets(struct worker *w, uint32_t first, uint32_t n, u
 	struct stoker_result retrieved;
 	struct stoker_job job;
 
-	ck_assert_uint_eq(result.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(result.n, found);
+	expect_eq(result.status, STOKER_STATUS_OK);
+	expect_eq(result.n, found);
 	worker_wipe(w, 0xa5);
 	if (found == 0)
 		return result;
 	for (uint32_t i = 0; i < found; i++)
 		worker_fill(w->expected, i, first + i);
-	ck_assert_msg(worker_retrieve(w, &result.lease, found, 0, 1, NULL, &job) == 0, "%s", stoker_error(w->c));
+	expect_msg(worker_retrieve(w, &result.lease, found, 0, 1, NULL, &job) == 0, "%s", stoker_error(w->c));
 	retrieved = worker_finish(w, job);
-	ck_assert_uint_eq(retrieved.status, STOKER_STATUS_OK);
-	ck_assert_uint_eq(retrieved.n, found);
+	expect_eq(retrieved.status, STOKER_STATUS_OK);
+	expect_eq(retrieved.n, found);
 	worker_check(w);
-	ck_assert_int_eq(stoker_release(w->c, &result.lease, 0), 0);
+	expect_eq(stoker_release(w->c, &result.lease, 0), 0);
 	return result;
 }

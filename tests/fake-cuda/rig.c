@@ -20,17 +20,17 @@ void rig_setup(void)
 	const char *place = getenv("TMPDIR");
 
 	snprintf(rig_directory, sizeof(rig_directory), "%s/fake-cuda-XXXXXX", place ? place : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(rig_directory));
+	expect(mkdtemp(rig_directory));
 	setenv("FAKE_CUDA_DIR", rig_directory, 1);
 	rig_control = fake_cuda_open(rig_directory);
-	ck_assert_ptr_nonnull(rig_control);
+	expect(rig_control);
 }
 
 void rig_teardown(void)
 {
 	char text[512] = "";
 
-	ck_assert_msg(fake_cuda_aborts(rig_directory, text, sizeof(text)) == 0, "the fake aborted: %s", text);
+	expect_msg(fake_cuda_aborts(rig_directory, text, sizeof(text)) == 0, "the fake aborted: %s", text);
 	fake_cuda_close(rig_control);
 	fake_cuda_remove(rig_directory);
 }
@@ -48,7 +48,7 @@ void rig_must(const struct cuda_driver *cuda, enum cuda_result result, const cha
 {
 	char text[CUDA_TEXT];
 
-	ck_assert_msg(result == CUDA_OK, "%s: %s", what, cuda_error_text(cuda, result, text));
+	expect_msg(result == CUDA_OK, "%s: %s", what, cuda_error_text(cuda, result, text));
 }
 
 const struct cuda_driver *rig_open(void)
@@ -58,7 +58,7 @@ const struct cuda_driver *rig_open(void)
 	char why[CUDA_WHY];
 	cuda_device device;
 
-	ck_assert_msg(cuda_driver_open(rig_library(), why, &cuda) == 0, "%s", why);
+	expect_msg(cuda_driver_open(rig_library(), why, &cuda) == 0, "%s", why);
 	must(device_get(&device, 0));
 	must(primary_retain(&context, device));
 	must(ctx_set_current(context));
@@ -86,14 +86,14 @@ void rig_expect_abort(void (*deed)(const struct cuda_driver *cuda), const char *
 	const pid_t pid = fork();
 	int status;
 
-	ck_assert_int_ge(pid, 0);
+	expect(pid >= 0);
 	if (pid == 0)
 		run_alone(deed);
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "\"%s\": it ended with status %#x, not by an "
-		      "abort", text, (unsigned)status);
-	ck_assert_uint_eq(fake_cuda_aborts(rig_directory, said, sizeof(said)), 1);
-	ck_assert_msg(strstr(said, text) != NULL, "\"%s\" was expected, it said \"%s\"", text, said);
+	expect_eq(waitpid(pid, &status, 0), pid);
+	expect_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "\"%s\": it ended with status %#x, not by an "
+		   "abort", text, (unsigned)status);
+	expect_eq(fake_cuda_aborts(rig_directory, said, sizeof(said)), 1);
+	expect_msg(strstr(said, text) != NULL, "\"%s\" was expected, it said \"%s\"", text, said);
 	snprintf(path, sizeof(path), "%s/abort-%d", rig_directory, (int)pid);
 	unlink(path);
 }
@@ -103,7 +103,7 @@ cuda_address rig_device_memory(const struct cuda_driver *cuda, size_t bytes, uin
 	uint8_t *pattern = malloc(bytes);
 	cuda_address address = 0;
 
-	ck_assert_ptr_nonnull(pattern);
+	expect(pattern);
 	memset(pattern, byte, bytes);
 	must(mem_alloc(&address, bytes));
 	must(copy_to_device(address, pattern, bytes));
@@ -115,7 +115,7 @@ uint8_t *rig_host_memory(const struct cuda_driver *cuda, size_t bytes, uint8_t b
 {
 	uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	ck_assert_ptr_ne(memory, MAP_FAILED);
+	expect(memory != MAP_FAILED);
 	memset(memory, byte, bytes);
 	must(host_register(memory, bytes, CUDA_MEMHOSTREGISTER_PORTABLE | CUDA_MEMHOSTREGISTER_DEVICEMAP));
 	return memory;
@@ -125,7 +125,7 @@ void rig_expect_bytes(const struct cuda_driver *cuda, cuda_address address, size
 {
 	uint8_t *seen = malloc(bytes);
 
-	ck_assert_ptr_nonnull(seen);
+	expect(seen);
 	must(copy_to_host(seen, address, bytes));
 	for (size_t i = 0; i < bytes; i++)
 		if (seen[i] != byte)
