@@ -433,7 +433,7 @@ static int open_descriptors(void)
 	return n;
 }
 
-static bool others_are_quick;	/* to open what the library has closed, and to fork */
+static _Thread_local bool others_are_quick;	/* to open what this thread has closed, and to fork */
 static uint32_t closed, taken_away;
 
 /* As if other threads of the process opened a file and forked between this call and what follows it. */
