@@ -18,6 +18,8 @@
 /* Exit statuses of the program. */
 enum { BENCH_OK = 0, BENCH_FAILED = 1, BENCH_USAGE = 2 };
 
+#define BENCH_ATTACH_MS 10000	/* what is measured is not how busy the machine is while a broker begins */
+
 /** struct bench_common - options that every command with a broker takes. */
 struct bench_common {
 	const char *format;		/* "json" or "text" */

@@ -56,6 +56,7 @@ int gpu_mover_open(const struct gpu_mover_config *config, struct gpu_mover *move
 {
 	const struct stoker_options options = {
 		.size = sizeof(options), .client_name = "stoker-bench", .broker_uid = (uint32_t)bench_common.broker_uid,
+		.attach_timeout_ms = BENCH_ATTACH_MS,
 	};
 	int r;
 
@@ -68,7 +69,7 @@ int gpu_mover_open(const struct gpu_mover_config *config, struct gpu_mover *move
 		setenv("STOKER_CUDA_LIBRARY", config->library, 1);
 	r = stoker_attach(config->broker, &options, &mover->stoker);
 	if (r < 0)
-		return fail(mover, r, "could not attach to \"%s\": %s", config->broker, stoker_attach_error());
+		return fail(mover, r, "%s", stoker_attach_error());
 	r = stoker_cuda_region_add(mover->stoker, mover->device, mover->device_bytes, &mover->region);
 	return r < 0 ? fail(mover, r, "%s", stoker_error(mover->stoker)) : 0;
 }

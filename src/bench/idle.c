@@ -47,6 +47,7 @@ static bool attach_all(const char *name, struct stoker **clients)
 {
 	const struct stoker_options small = {
 		.size = sizeof(small), .client_name = "stoker-bench", .broker_uid = (uint32_t)bench_common.broker_uid,
+		.attach_timeout_ms = BENCH_ATTACH_MS,
 	};
 
 	for (uint64_t i = 0; i < options.clients; i++) {

@@ -201,8 +201,9 @@ static int fill_one(struct fill *fill, uint64_t chain, uint32_t level)
 
 static int fill_all(struct bench_lookup *lookup)
 {
+	const struct stoker_options patient = { .size = sizeof(patient), .attach_timeout_ms = BENCH_ATTACH_MS };
 	struct fill fill = { 0 };
-	int r = stoker_attach(lookup->broker.name, NULL, &fill.stoker);
+	int r = stoker_attach(lookup->broker.name, &patient, &fill.stoker);
 
 	if (r == 0)
 		r = open_model(fill.stoker, &fill.model);
@@ -346,7 +347,8 @@ static int client_work(void *arg, uint32_t i)
 		.times = lookup->times[i],
 		.done = &lookup->shared->done[i],
 	};
-	const struct stoker_options small = { .size = sizeof(small), .flags = STOKER_OPTION_NO_ARENA };
+	const struct stoker_options small = { .size = sizeof(small), .flags = STOKER_OPTION_NO_ARENA,
+					      .attach_timeout_ms = BENCH_ATTACH_MS };
 	int r;
 
 	/* The broker's core thread has a core of its own; clients share the others. */

@@ -155,13 +155,12 @@ static int attach(struct mover *mover)
 {
 	const struct stoker_options options = {
 		.size = sizeof(options), .client_name = "stoker-bench", .slots_large = MOVER_SLOTS_LARGE,
-		.broker_uid = (uint32_t)bench_common.broker_uid,
+		.broker_uid = (uint32_t)bench_common.broker_uid, .attach_timeout_ms = BENCH_ATTACH_MS,
 	};
 	int r = stoker_attach(mover->config.broker, &options, &mover->stoker);
 
 	if (r < 0)
-		return mover_fail(mover, r, "could not attach to \"%s\": %s", mover->config.broker,
-				   stoker_attach_error());
+		return mover_fail(mover, r, "%s", stoker_attach_error());
 	return 0;
 }
 

@@ -41,12 +41,13 @@ static int first_answer(struct start *start)
 	const struct mover_config config = {
 		.broker = start->broker.name, .model = "start", .object_bytes = 4096, .blocks = 1, .window = KEYS,
 	};
+	const struct stoker_options patient = { .size = sizeof(patient), .attach_timeout_ms = BENCH_ATTACH_MS };
 	struct stoker_result result = { .size = sizeof(result) };
 	struct stoker_job job;
 	int r;
 
 	/* The pool that comes with a mover is no part of an answer. */
-	r = stoker_attach(start->broker.name, NULL, &start->mover.stoker);
+	r = stoker_attach(start->broker.name, &patient, &start->mover.stoker);
 	if (r < 0)
 		return mover_fail(&start->mover, r, "could not attach: %s", stoker_attach_error());
 	r = stoker_ping(start->mover.stoker, &job);
