@@ -4,6 +4,7 @@
  */
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -64,16 +65,38 @@ END_TEST
 START_TEST(a_uid_whose_files_hang_is_told_apart_and_others_do_not_wait_for_it)
 {
 	hang(1000, HANGS);
-	ck_assert(!closer_is_full(1000));
+	ck_assert_int_eq(closer_room(1000), CLOSER_ROOM);
 	for (int i = 0; i < 5000; i++)
 		closer_take(1000, FILES + i);
-	ck_assert(closer_is_full(1000));
-	ck_assert(!closer_is_full(1001));
+	ck_assert_int_ne(closer_room(1000), CLOSER_ROOM);
+	while (closer_room(1000) != CLOSER_HANGS)
+		usleep(1000);
+	ck_assert_int_eq(closer_room(1001), CLOSER_ROOM);
 	closer_take(1001, FILES);
 	await_closed(1);
 	atomic_store(&held, false);
 	await_closed(5002);
-	ck_assert(!closer_is_full(1000));
+	ck_assert_int_eq(closer_room(1000), CLOSER_ROOM);
+}
+END_TEST
+
+/* Otherwise nobody else could connect, and what comes with a message while there is no room is closed where it came. */
+START_TEST(a_uid_whose_files_hang_cannot_have_most_of_those_that_may_be_open)
+{
+	struct rlimit limit;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = 1024;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	hang(1000, HANGS);
+	for (int i = 0; i < 100; i++)
+		closer_take(1000, FILES + i);
+	ck_assert_int_eq(closer_room(1000), CLOSER_ROOM);
+	for (int i = 100; i < 200; i++)
+		closer_take(1000, FILES + i);
+	ck_assert_int_ne(closer_room(1000), CLOSER_ROOM);
+	atomic_store(&held, false);
+	await_closed(201);
 }
 END_TEST
 
@@ -100,6 +123,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, what_waits_behind_a_file_that_hangs_is_closed_when_that_ends_however_many_there_are);
 	tcase_add_test(tests, a_uid_whose_files_hang_is_told_apart_and_others_do_not_wait_for_it);
+	tcase_add_test(tests, a_uid_whose_files_hang_cannot_have_most_of_those_that_may_be_open);
 	tcase_add_test(tests, more_uids_than_there_are_threads_for_lose_no_file_either);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);

@@ -7,9 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "src/broker/closer.h"
 #include "src/broker/session.h"
 #include "src/broker/state.h"
 #include "tests/model-build.h"
@@ -195,6 +198,48 @@ START_TEST(who_dies_while_it_waits_for_places_keeps_nobody_else_waiting)
 }
 END_TEST
 
+/* ---- files that are being closed ------------------------------------------------------------------------- */
+
+#define NO_FILES	1000000		/* these numbers and those above are none: to close them takes as long as is said here */
+
+static _Atomic bool held;
+
+int close(int fd)
+{
+	if (fd < NO_FILES)
+		return (int)syscall(SYS_close, fd);
+	while (atomic_load(&held))
+		usleep(1000);
+	return 0;
+}
+
+START_TEST(a_client_of_whose_uid_many_files_are_being_closed_waits_and_stays)
+{
+	struct message_drop drop = { .header = { .type = MESSAGE_REGION_DROP, .bytes = sizeof(drop), .request = 1 },
+				     .number = 7 };
+	struct message_answer answer;
+	struct session *session = client(0);
+
+	atomic_store(&held, true);
+	for (int i = 0; i < 5000; i++)
+		closer_take(geteuid(), NO_FILES + i);
+	ck_assert_int_eq(closer_room(geteuid()), CLOSER_BUSY);
+	ck_assert_int_eq(send(peers[0], &drop, sizeof(drop), 0), sizeof(drop));
+	session_event(session, false);
+	ck_assert_int_eq(session->state, SESSION_ATTACHED);
+	ck_assert_int_lt(recv(peers[0], &answer, sizeof(answer), MSG_DONTWAIT), 0);
+	atomic_store(&held, false);
+	while (closer_room(geteuid()) != CLOSER_ROOM)
+		usleep(1000);
+	session_event(session, false);
+	ck_assert_int_eq(recv(peers[0], &answer, sizeof(answer), MSG_DONTWAIT), sizeof(answer));
+	ck_assert_int_eq(answer.status, STOKER_STATUS_NOT_FOUND);
+	session_close(session, NULL);
+	client_ends(session);
+	close(peers[0]);
+}
+END_TEST
+
 /* ---- HUP ---------------------------------------------------------------------------------------------- */
 
 static uint32_t times_read;
@@ -280,5 +325,10 @@ int main(void)
 	tcase_set_timeout(hup, 20);
 	tcase_add_test(hup, quotas_that_change_while_the_core_is_being_told_of_the_last_ones_reach_it_too);
 	suite_add_tcase(suite, hup);
+	TCase *closing = tcase_create("closing");
+	tcase_add_checked_fixture(closing, setup, teardown);
+	tcase_set_timeout(closing, 60);
+	tcase_add_test(closing, a_client_of_whose_uid_many_files_are_being_closed_waits_and_stays);
+	suite_add_tcase(suite, closing);
 	return suite_run(suite);
 }

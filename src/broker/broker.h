@@ -111,6 +111,7 @@ struct broker {
 	struct session *clients[CONTROL_CLIENTS];	/* by number; NULL: free */
 	uint32_t n_new, n_clients;
 	uint64_t deadline_ns;		/* of the phase; 0 = none */
+	uint64_t held_until_ns;		/* then sessions whose files are being closed go on; 0 = there are none */
 	struct order machine_order, drain_order, quit_order, degraded_order;
 	struct order tier_orders[ENGINE_TIERS_MAX], tenant_orders[CONFIG_TENANTS_MAX];
 	uint32_t tenants_busy;		/* bit: its order is with the core */

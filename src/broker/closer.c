@@ -7,14 +7,18 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "src/broker/clock.h"
 #include "src/common/log.h"
 
 #define HEAPS	64u
 #define FDS	4096u	/* of a uid: so many files at once that cannot be closed are no accident */
+#define SHARE	8u	/* or fewer: so much of all that may be open leaves enough to others */
 #define CALLS	16u
+#define HANGS_NS	1000000000u	/* a close that lasts so long waits for somebody */
 
 /**
  * struct heap - what one uid has to be closed, and what of its memory is to be let go of. Those are two threads, as
@@ -24,14 +28,22 @@ struct heap {
 	uid_t uid;
 	bool closing, calling;		/* there is a thread for that */
 	uint32_t n, room, n_calls;
-	uint32_t tell;			/* when so many files wait, that is told; 0: at FDS */
+	uint32_t tell;			/* when so many files wait, that is told; 0: at files_most() */
 	int *fds;
+	uint64_t begun_ns;		/* the last of them whose close was begun: when that was */
 	struct { void (*run)(void *arg); void *arg; } calls[CALLS];
 };
 
 /* Static, because a thread may still wait in close() when the broker that made it is gone. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct heap heaps[HEAPS];
+
+static uint32_t files_most(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / SHARE < FDS ? (uint32_t)(limit.rlim_cur / SHARE) : FDS;
+}
 
 bool closer_must(int fd)
 {
@@ -47,6 +59,7 @@ static void *files_close(void *arg)
 	while (heap->n > 0) {
 		const int fd = heap->fds[--heap->n];
 
+		heap->begun_ns = clock_kernel_ns();
 		pthread_mutex_unlock(&lock);
 		close(fd);
 		pthread_mutex_lock(&lock);
@@ -163,14 +176,16 @@ static bool file_put(uid_t uid, int fd, uint32_t most)
 		pthread_mutex_unlock(&lock);
 		return false;
 	}
-	if (heap->n >= (heap->tell ? heap->tell : FDS)) {
+	if (!heap->closing)
+		heap->begun_ns = clock_kernel_ns();	/* by a thread that is still to be made */
+	if (heap->n >= (heap->tell ? heap->tell : files_most())) {
 		told = heap->n;
 		heap->tell = 2 * heap->n;
 	}
 	thread_wake(files_close, &heap->closing, heap);
 	if (told)
-		log_error("%u files of uid %u wait for being closed: until they are, no message of it is taken; end its "
-			  "processes", told, (unsigned)uid);
+		log_warning("%u files of uid %u wait for being closed: until they are, no message of it is taken; if that "
+			    "lasts, end its processes", told, (unsigned)uid);
 	return true;
 }
 
@@ -185,20 +200,21 @@ void closer_close(uid_t uid, int fd)
 {
 	if (closer_must(fd))
 		closer_take(uid, fd);
-	else if (!file_put(uid, fd, FDS))
+	else if (!file_put(uid, fd, files_most()))
 		close(fd);
 }
 
-bool closer_is_full(uid_t uid)
+enum closer_room closer_room(uid_t uid)
 {
+	enum closer_room room = CLOSER_ROOM;
 	const struct heap *heap;
-	bool full;
 
 	pthread_mutex_lock(&lock);
 	heap = heap_find(uid);
-	full = heap && heap->n >= FDS;
+	if (heap && heap->n > 0 && heap->n >= files_most())
+		room = clock_kernel_ns() - heap->begun_ns > HANGS_NS ? CLOSER_HANGS : CLOSER_BUSY;
 	pthread_mutex_unlock(&lock);
-	return full;
+	return room;
 }
 
 void closer_run(uid_t uid, void (*run)(void *arg), void *arg)

@@ -435,6 +435,10 @@ static void phase_step(struct broker *broker)
 	const uint64_t now = clock_kernel_ns();
 
 	new_sessions_expire(broker, now);
+	if (broker->held_until_ns != 0 && now >= broker->held_until_ns) {
+		broker->held_until_ns = 0;
+		held_back_go_on(broker);
+	}
 	switch (broker->phase) {
 	case PHASE_WAITING:
 		while_waiting(broker, now);
@@ -475,7 +479,7 @@ static int phase_timeout_ms(const struct broker *broker)
 		return broker->phase == PHASE_WAITING ? WAITING_POLL_MS : TIERS_POLL_MS;
 	if (broker->phase == PHASE_LEAVING || broker->link->waiting)
 		return 1;
-	if (broker->phase == PHASE_DRAINING)
+	if (broker->phase == PHASE_DRAINING || broker->held_until_ns != 0)
 		return 10;
 	return broker->n_new ? 1000 : -1;
 }

@@ -17,6 +17,7 @@
 #define HELLO_TIMEOUT_NS	5000000000u
 #define UID_UNKNOWN		((uid_t)-1)
 #define SEND_BUFFER		(1 << 20)
+#define HOLD_NS			10000000u	/* between two looks whether its files have been closed */
 
 /* ---- beginning and end ------------------------------------------------------------------------- */
 
@@ -433,6 +434,36 @@ static void dispatch(struct session *session, struct incoming *in)
 	}
 }
 
+/* What comes is left where it is until control.c goes on with it. */
+static void hold_back(struct session *session)
+{
+	struct epoll_event none = { .data.ptr = &session->socket_source };
+
+	session->held_back = true;
+	epoll_ctl(session->broker->epoll, EPOLL_CTL_MOD, session->fd, &none);
+}
+
+/*
+ * May it go on? Where so many of its uid's files are being closed that each message could bring too many, it waits for
+ * them; where one of them hangs it is let go.
+ */
+static bool may_bring_files(struct session *session, bool hung_up)
+{
+	const enum closer_room room = closer_room(session->peer.uid);
+
+	if (room == CLOSER_ROOM)
+		return true;
+	if (room == CLOSER_HANGS) {
+		session_close(session, "files that its uid handed over cannot be closed");
+	} else if (hung_up) {
+		session_close(session, NULL);
+	} else {
+		hold_back(session);
+		session->broker->held_until_ns = clock_kernel_ns() + HOLD_NS;
+	}
+	return false;
+}
+
 /* One message an event: level triggered, so that nobody's flood holds up the others. */
 void session_event(struct session *session, bool hung_up)
 {
@@ -441,16 +472,13 @@ void session_event(struct session *session, bool hung_up)
 	const uid_t uid = session->peer.uid;
 
 	if (session->state == SESSION_ATTACHED && broker->phase < PHASE_RUNNING) {
-		struct epoll_event none = { .data.ptr = &session->socket_source };
-
 		/* This cannot be held back, and would be told again and again. Nobody waits for what it asked. */
 		if (hung_up) {
 			session_close(session, NULL);
 			return;
 		}
 		/* Models and pools need what is not open yet: read on when it is. */
-		session->held_back = true;
-		epoll_ctl(broker->epoll, EPOLL_CTL_MOD, session->fd, &none);
+		hold_back(session);
 		return;
 	}
 	if (session->state == SESSION_NEW && hung_up) {
@@ -458,10 +486,8 @@ void session_event(struct session *session, bool hung_up)
 		session_close(session, NULL);
 		return;
 	}
-	if (closer_is_full(uid)) {	/* what comes next may bring more of it */
-		session_close(session, "files that its uid handed over cannot be closed");
+	if (!may_bring_files(session, hung_up))
 		return;
-	}
 	const int r = receive(session->fd, &in);
 	if (r == -EAGAIN)
 		return;

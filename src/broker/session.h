@@ -66,7 +66,7 @@ struct session {
 	int tenant;			/* -1: none */
 	char name[SESSION_NAME];	/* printable ASCII */
 	uint64_t deadline_ns;		/* NEW: HELLO must have come */
-	bool held_back;			/* its messages wait for the broker to be opened */
+	bool held_back;			/* its messages wait: for the broker to be opened, or its files to be closed */
 	bool has_arena;			/* it was given the arena's descriptor */
 	bool gone;			/* the core has nothing of it any more */
 	uint32_t orders;		/* with the core */
