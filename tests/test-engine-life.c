@@ -539,6 +539,7 @@ static struct world *restart(bool held, uint64_t rotten_chunk, bool with_disk)
 			continue;
 		object.key = w->disk[0][unit].key;
 		object.sequence = w->disk[0][unit].sequence;
+		object.first_token = object.key.word[1] * 64;
 		if (object.key.word[1])
 			object.parent = key_of(object.key.word[0], (uint32_t)object.key.word[1] - 1);
 		engine_recover(next->engine, ENGINE_NONE, &place, &object, false);
@@ -686,6 +687,31 @@ START_TEST(a_table_entry_that_cannot_be_is_dropped)
 }
 END_TEST
 
+/* Its image names what it was stored with, so it would be found corrupt: what came back is of an earlier life of its chunk. */
+START_TEST(a_part_that_is_named_otherwise_than_the_rest_of_its_chunk_is_dropped)
+{
+	struct world *fresh = world_new(&(struct world_options){ .tiers = 1, .not_serving = true });
+	struct engine_object object = { .key = key_of(1, 1), .parent = key_of(1, 0), .account = 5, .model = SHARDED, .epoch = 1,
+					.first_token = 64, .tokens = 64, .sequence = 5, .checksum = 1 };
+	struct engine_place place = { ENGINE_NONE, 0, 8192 };
+
+	ck_assert_uint_eq(engine_recover(fresh->engine, 3, &place, &object, false), 3);
+	fresh->committed[3] = true;
+	object.shard = object.part = 1;
+	object.sequence = 4;
+	place.tier = 0;
+	switch (_i) {
+	case 0: object.parent = key_of(2, 0); break;
+	case 1: object.account = 6; break;
+	case 2: object.first_token = 128; break;
+	case 3: object.tokens = 63; break;
+	}
+	ck_assert((engine_recover(fresh->engine, ENGINE_NONE, &place, &object, false) == ENGINE_NONE) == (_i < 4));
+	world_audit(fresh);
+	world_free(fresh);
+}
+END_TEST
+
 /* ---- the suite ---------------------------------------------------------------------------------------------------- */
 
 int main(void)
@@ -723,6 +749,7 @@ int main(void)
 	tcase_add_test(tests, what_survived_in_the_arena_alone_is_written_to_the_tier);
 	tcase_add_test(tests, what_was_held_at_the_crash_is_kept_for_a_while);
 	tcase_add_loop_test(tests, a_table_entry_that_cannot_be_is_dropped, 0, 10);
+	tcase_add_loop_test(tests, a_part_that_is_named_otherwise_than_the_rest_of_its_chunk_is_dropped, 0, 5);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);
 }

@@ -2,7 +2,7 @@
  * Recovery: objects that the tables of an older broker name. The arena's keep their record's number,
  * are UNVERIFIED until the first lookup wants them, and those that were held at the crash are pinned
  * for a while. Nothing is evicted for what is recovered: what does not fit, or is more than its tenant's
- * share of the index, is dropped.
+ * share of the index, is dropped, and so is what a crash brought back of an earlier life of its chunk.
  */
 #include "src/engine/internal.h"
 
@@ -26,6 +26,16 @@ static uint32_t part_check(const struct engine *e, const struct engine_place *pl
 	return NONE;
 }
 
+/* Images say what their chunk was when they were stored: of an earlier life of it, one would be found corrupt. */
+static bool is_of_chunk(const struct engine *e, uint32_t number, const struct engine_object *object)
+{
+	const struct entry *entry = index_entry(e->index, number);
+
+	return (entry->tokens & ~TOKENS_UNVERIFIED) == object->tokens && entry->first_token == object->first_token &&
+	       entry->account == object->account &&
+	       memcmp(&e->parents[number], &object->parent, sizeof(object->parent)) == 0;
+}
+
 static uint32_t entry_make(struct engine *e, const struct engine_object *object)
 {
 	const struct model *model = &e->models[object->model];
@@ -44,6 +54,8 @@ static uint32_t entry_make(struct engine *e, const struct engine_object *object)
 		entry->tenant = (uint8_t)model->tenant;
 		entry->account = object->account;
 		e->parents[number] = object->parent;
+	} else if (!is_of_chunk(e, number, object)) {
+		return NONE;
 	}
 	entry_link(e, number);
 	return number;

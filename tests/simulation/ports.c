@@ -10,8 +10,8 @@
 #define HEADER_MAGIC 0x53494d494d414745ull
 
 struct image_header {
-	uint64_t magic, sequence, checksum, payload_bytes, account;
-	struct stoker_wire_key key;
+	uint64_t magic, sequence, checksum, payload_bytes, account, first_token;
+	struct stoker_wire_key key, parent;
 	uint32_t model, epoch, part, tokens;
 };
 
@@ -363,7 +363,7 @@ static void finish_seal(struct sim *sim, const struct sim_pending *p)
 		.magic = HEADER_MAGIC, .sequence = check->object.sequence, .account = check->object.account,
 		.payload_bytes = payload_bytes(sim, model, check->object.part), .key = check->object.key,
 		.model = model, .epoch = check->object.epoch, .part = check->object.part,
-		.tokens = check->object.tokens,
+		.tokens = check->object.tokens, .parent = check->object.parent, .first_token = check->object.first_token,
 	};
 
 	if (sim->serving && check->object.sequence <= sim->sequence)
@@ -379,6 +379,14 @@ static void finish_seal(struct sim *sim, const struct sim_pending *p)
 	engine_check_done(sim->engine, check->io, result, header.checksum);
 }
 
+/* The rest of what a header says: nobody changes that, so who asks for it must know it as it was sealed. */
+static bool is_named(const struct image_header *header, const struct engine_object *object)
+{
+	return header->account == object->account && header->tokens == object->tokens &&
+	       header->first_token == object->first_token &&
+	       memcmp(&header->parent, &object->parent, sizeof(header->parent)) == 0;
+}
+
 static void finish_verify(struct sim *sim, const struct sim_pending *p)
 {
 	const struct engine_check *check = &p->check;
@@ -392,10 +400,13 @@ static void finish_verify(struct sim *sim, const struct sim_pending *p)
 	memcpy(&header, arena_at(sim, check->arena.unit), sizeof(header));
 	sum = memory_payload_sum(arena_at(sim, check->arena.unit), bytes);
 	if (header.magic != HEADER_MAGIC || header.sequence != object->sequence || header.model != model ||
-	    header.epoch != object->epoch || header.part != object->part || header.tokens != object->tokens ||
+	    header.epoch != object->epoch || header.part != object->part ||
 	    memcmp(&header.key, &object->key, sizeof(header.key)) != 0 || header.payload_bytes != bytes ||
 	    header.checksum != sum || (object->checksum != 0 && object->checksum != sum))
 		result = ENGINE_CORRUPT;
+	if (result == ENGINE_OK && !is_named(&header, object))
+		sim_fail(sim, "an object is sound, but would be taken for a corrupt one: account %llu, not %llu, %u tokens, not %u",
+			 (unsigned long long)header.account, (unsigned long long)object->account, header.tokens, object->tokens);
 	if (sim_is_planted(sim, "trust-header") && header.magic == HEADER_MAGIC)
 		result = ENGINE_OK;
 	if (sim_is_planted(sim, "blind-verify"))
