@@ -639,6 +639,25 @@ START_TEST(what_survived_in_the_arena_alone_is_written_to_the_tier)
 }
 END_TEST
 
+START_TEST(while_what_survived_is_being_verified_there_is_no_turn_without_work)
+{
+	struct world *next;
+	uint32_t turns = 0;
+
+	do_store(w, 1, 60);
+	do_store(w, 2, 60);
+	next = restart(false, 99, false);
+	next->hold[PENDING_VERIFY] = true;	/* more of them than may be queued */
+	while (engine_turn(next->engine, next->now))
+		ck_assert_uint_lt(++turns, 100);
+	ck_assert_uint_lt(next->asked[PENDING_VERIFY], 60);
+	next->hold[PENDING_VERIFY] = false;
+	world_run(next);
+	ck_assert_uint_eq(next->slab_adds, 120);
+	world_free(next);
+}
+END_TEST
+
 START_TEST(what_was_held_at_the_crash_is_kept_for_a_while)
 {
 	struct world *next;
@@ -747,6 +766,7 @@ int main(void)
 	tcase_add_loop_test(tests, what_survived_rotten_is_dropped_and_read_from_disk_if_it_is_there, 0, 2);
 	tcase_add_test(tests, what_is_read_though_nobody_expected_it_does_not_spoil_what_others_expect);
 	tcase_add_test(tests, what_survived_in_the_arena_alone_is_written_to_the_tier);
+	tcase_add_test(tests, while_what_survived_is_being_verified_there_is_no_turn_without_work);
 	tcase_add_test(tests, what_was_held_at_the_crash_is_kept_for_a_while);
 	tcase_add_loop_test(tests, a_table_entry_that_cannot_be_is_dropped, 0, 10);
 	tcase_add_loop_test(tests, a_part_that_is_named_otherwise_than_the_rest_of_its_chunk_is_dropped, 0, 5);

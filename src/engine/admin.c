@@ -57,7 +57,7 @@ static bool evict_step(struct engine *e, struct admin *admin, bool *more)
 	return freed == 0 || admin->freed >= admin->bytes;
 }
 
-static bool clear_step(struct engine *e, struct admin *admin)
+static bool clear_step(struct engine *e, struct admin *admin, bool *more)
 {
 	if (!admin->begun) {
 		if (e->clearing)
@@ -65,6 +65,7 @@ static bool clear_step(struct engine *e, struct admin *admin)
 		admin->begun = e->clearing = true;
 		e->cleared = 0;
 		sweep_start(e);
+		*more = true;
 		return false;
 	}
 	admin->freed = e->cleared;
@@ -90,7 +91,7 @@ static bool admin_step(struct engine *e, struct admin *admin, bool *more)
 	case ADMIN_EVICT:
 		return evict_step(e, admin, more);
 	case ADMIN_CLEAR:
-		return clear_step(e, admin);
+		return clear_step(e, admin, more);
 	case ADMIN_CLOSE:
 		return close_step(e, admin);
 	default:
@@ -112,7 +113,7 @@ bool admin_some(struct engine *e)
 			e->admins[kept++] = admin;
 	}
 	e->n_admins = kept;
-	return more || e->sweeping;
+	return more;
 }
 
 /* ---- figures --------------------------------------------------------------------------------------- */

@@ -73,7 +73,7 @@ bool sweep_some(struct engine *e)
 		lease_sweep(e, e->sweep_lease++);
 	for (uint32_t i = 0; i < SWEEP_RECORDS && e->sweep_at < e->records_high; i++) {
 		if (e->sweep_recovered && e->n_verifies >= e->config.ios)
-			return false;	/* goes on when some of them have been verified */
+			return i > 0;	/* they are begun in the next turn; it goes on when some have been verified */
 		record_sweep(e, e->sweep_at++);
 	}
 	if (e->sweep_lease < e->config.leases || e->sweep_at < e->records_high)
