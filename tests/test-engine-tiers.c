@@ -545,7 +545,7 @@ END_TEST
 /* Its quota was larger once, or there was none: what is too much goes little by little, whoever needs room. */
 START_TEST(a_quota_that_is_lowered_takes_no_long_step)
 {
-	struct world *many = world_new(&(struct world_options){ .tiers = 1, .extents = 40, .tier_extents = 40 });
+	struct world *many = world_new(&(struct world_options){ .tiers = 1, .extents = 40 });
 	const struct engine_quota quota = { .arena_bytes = 10 * 8192, .disk_bytes = 20 * 8192 };
 	struct engine_request request = ask_store(many, 0, WORLD_SMALL, PLAIN, 1, 0, 250);
 	uint64_t evicted[2] = { 0, 0 };
