@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "tests/backend-rig.h"
+#include "tests/slow-file.h"
 
 /* ---- copiers that end -------------------------------------------------------------------------- */
 
@@ -325,6 +326,33 @@ START_TEST(a_copier_that_ended_is_watched_no_more_though_others_have_its_files_o
 }
 END_TEST
 
+/*
+ * A copier that is started may not even for a moment have what clients have handed over: it would have to close it,
+ * and could not be killed before it has.
+ */
+START_TEST(a_copier_starts_though_something_is_open_that_nobody_can_close)
+{
+	struct slow_file slow;
+	struct piece piece;
+
+	if (!slow_file_make(&slow)) {
+		printf("# no file can be made here whose close never ends: not tried\n");
+		return;
+	}
+	ask_ipc(&piece, 4096, POOL_BYTES, -1);
+	for (uint32_t i = 0; i < 3000 && !w.answered[piece.token]; i++) {
+		tend();
+		usleep(1000);
+	}
+	const bool answered = w.answered[piece.token];
+	slow_file_end(&slow);
+	until(w.answered[piece.token]);
+	ck_assert(answered);
+	ck_assert_msg(w.result[piece.token] == 0, "%s", w.why);
+	drop(&piece);
+}
+END_TEST
+
 /* More is said than a socket holds: the rest follows when there is room, in an order that makes sense. */
 START_TEST(a_copier_that_reads_nothing_for_a_while_is_told_all_in_the_end)
 {
@@ -431,6 +459,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tests, a_copier_that_hangs_while_extents_fill_its_socket_is_replaced);
 	tcase_add_test(tests, a_copier_without_regions_ends_and_the_next_region_starts_one);
 	tcase_add_test(tests, a_copier_that_ended_is_watched_no_more_though_others_have_its_files_open);
+	tcase_add_test(tests, a_copier_starts_though_something_is_open_that_nobody_can_close);
 	tcase_add_test(tests, a_copier_that_reads_nothing_for_a_while_is_told_all_in_the_end);
 	tcase_add_test(tests, a_gpu_of_which_nothing_was_ever_open_is_given_up_and_can_be_had_again);
 	tcase_add_test(tests, extents_are_told_as_they_come_and_told_again);

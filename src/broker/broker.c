@@ -27,6 +27,7 @@
 #include "src/broker/state.h"
 #include "src/common/log.h"
 #include "src/common/size.h"
+#include "src/device/spawner.h"
 #include "src/engine/engine.h"
 
 #define FILES_MIN	64u	/* files of a broker without clients, and a few more for what it opens in passing */
@@ -518,6 +519,8 @@ enum broker_exit broker_run(const struct broker_options *options)
 	signal(SIGXFSZ, SIG_IGN);	/* a limit of file sizes is an error with a text, not our end */
 	limits_raise();
 	seats_fit_descriptors(broker);
+	if (strcmp(broker->config.gpu.enabled, "no") != 0)
+		spawner_start();	/* while nothing is open that a client has handed over */
 	r = come_up(broker, why);
 	if (r < 0) {
 		log_error("%s", why);

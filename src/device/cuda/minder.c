@@ -9,10 +9,8 @@
  * every DMA, so its copies may end. After a fault the next one starts after a pause that grows.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +24,7 @@
 #include "shm/control.h"
 #include "src/common/log.h"
 #include "src/device/cuda/backend.h"
+#include "src/device/spawner.h"
 
 #define PAUSE_MIN_NS	100000000ull
 #define PAUSE_MAX_NS	10000000000ull
@@ -58,55 +57,14 @@ static void watched_close(const struct minder *minder, int *fd)
 	*fd = -1;
 }
 
-/*
- * The signals that end a broker come to all that a supervisor finds in its group: a copier must outlast the
- * broker's own end, and follows it when its end of the pair is closed.
- */
-static int attributes_make(posix_spawnattr_t *attributes)
-{
-	sigset_t blocked, defaults;
-	int r = posix_spawnattr_init(attributes);
-
-	if (r != 0)
-		return -r;
-	sigemptyset(&blocked);
-	sigaddset(&blocked, SIGTERM);
-	sigaddset(&blocked, SIGINT);
-	sigaddset(&blocked, SIGHUP);
-	sigemptyset(&defaults);
-	sigaddset(&defaults, SIGPIPE);
-	sigaddset(&defaults, SIGXFSZ);
-	posix_spawnattr_setsigmask(attributes, &blocked);
-	posix_spawnattr_setsigdefault(attributes, &defaults);
-	posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	return 0;
-}
-
-/* It has the pair and standard error, and nothing else: all that is ours is closed by exec. */
+/* It has the pair and standard error, and nothing else. */
 static int spawn(struct device *device, int fd)
 {
 	char number[12];
 	char *const arguments[] = { (char *)"stokerd", (char *)"--copier", number, NULL };
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	int r = attributes_make(&attributes);
 
-	if (r < 0)
-		return r;
 	snprintf(number, sizeof(number), "%d", COPIER_FD);
-	r = posix_spawn_file_actions_init(&actions);
-	if (r == 0) {
-		r = posix_spawn_file_actions_adddup2(&actions, fd, COPIER_FD);
-		for (int i = 0; i < 2 && r == 0; i++)
-			r = posix_spawn_file_actions_addopen(&actions, i, "/dev/null", O_RDWR, 0);
-		if (r == 0)
-			r = posix_spawn(&device->minder.pid, device->program, &actions, &attributes, arguments, environ);
-		posix_spawn_file_actions_destroy(&actions);
-	}
-	posix_spawnattr_destroy(&attributes);
-	if (r != 0)
-		device->minder.pid = 0;
-	return -r;
+	return spawner_run(device->program, arguments, fd, COPIER_FD, &device->minder.pid);
 }
 
 static int say_start(struct device *device)
@@ -608,6 +566,7 @@ int minder_init(struct device *device)
 	struct minder *minder = &device->minder;
 	int r;
 
+	spawner_start();
 	minder->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (minder->epoll < 0)
 		return -errno;
