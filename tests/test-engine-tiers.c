@@ -26,8 +26,13 @@ static const struct seen *look(uint32_t client, uint32_t slot, uint64_t chain, u
 
 START_TEST(what_is_stored_is_sealed_committed_and_written)
 {
-	do_store(w, 1, 5);
+	w->hold[PENDING_SEAL] = true;
+	ck_assert_uint_eq(do_store(w, 1, 5)->answer.n, 5);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_CHECKS), 5);
+	w->hold[PENDING_SEAL] = false;
+	world_run(w);
 	ck_assert_uint_eq(w->asked[PENDING_SEAL], 5);
+	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_CHECKS), 0);
 	ck_assert_uint_eq(w->asked[PENDING_WRITE], 5);
 	ck_assert_uint_eq(w->slab_adds, 5);
 	ck_assert_uint_eq(world_gauge(w, STOKER_GAUGE_ARENA_DIRTY), 0);

@@ -67,7 +67,7 @@ static int store_all(struct disk *disk)
 
 	for (uint32_t i = 0; r == 0 && i < disk->chains; i++)
 		r = chain_store(&disk->mover, i, disk->n, NULL);
-	if (r == 0 && !own_broker_written(&disk->broker, WRITE_MS))
+	if (r == 0 && !own_broker_settled(&disk->broker, WRITE_MS))
 		r = mover_fail(&disk->mover, -ETIMEDOUT, "not all was written to disk within %u s", WRITE_MS / 1000);
 	return r;
 }

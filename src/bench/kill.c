@@ -251,7 +251,7 @@ static bool settle(struct trial *trial, const struct footprint *before, struct f
 	const uint64_t until = now_ns() + SETTLE_NS;
 	struct footprint last;
 
-	if (!own_broker_written(&trial->broker, 60000))
+	if (!own_broker_settled(&trial->broker, 60000))
 		bench_say("not all was written to disk within 60 s: what is left to do pins its objects");
 	footprint_take(&trial->broker, ret);
 	do {

@@ -481,7 +481,7 @@ uint64_t own_broker_gauge(const struct own_broker *broker, enum stoker_gauge gau
 	return atomic_load_explicit(&broker->page->gauges[gauge], memory_order_relaxed);
 }
 
-bool own_broker_written(const struct own_broker *broker, uint32_t timeout_ms)
+bool own_broker_settled(const struct own_broker *broker, uint32_t timeout_ms)
 {
 	const uint64_t until = now_ns() + timeout_ms * 1000000ull;
 	uint32_t quiet = 0;
@@ -489,7 +489,8 @@ bool own_broker_written(const struct own_broker *broker, uint32_t timeout_ms)
 	/* Gauges are published every so often: believe them when they have said it for a while. */
 	while (quiet < 30) {
 		const bool left = own_broker_gauge(broker, STOKER_GAUGE_WRITEBACK) ||
-				  own_broker_gauge(broker, STOKER_GAUGE_ARENA_DIRTY);
+				  own_broker_gauge(broker, STOKER_GAUGE_CHECKS) ||
+				  (broker->tier[0] && own_broker_gauge(broker, STOKER_GAUGE_ARENA_DIRTY));
 
 		if (now_ns() > until)
 			return false;

@@ -63,7 +63,7 @@ bool own_broker_stop(struct own_broker *broker);
 
 uint64_t own_broker_counter(const struct own_broker *broker, enum stoker_counter counter);
 uint64_t own_broker_gauge(const struct own_broker *broker, enum stoker_gauge gauge);
-/* Wait until nothing is left to be written to disk. False: not within @timeout_ms. */
-bool own_broker_written(const struct own_broker *broker, uint32_t timeout_ms);
+/* Wait until a crash would lose nothing: all is sealed, and on disk where there is one. False: not within @timeout_ms. */
+bool own_broker_settled(const struct own_broker *broker, uint32_t timeout_ms);
 
 #endif

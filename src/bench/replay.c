@@ -210,8 +210,8 @@ static bool afterwards(struct replay *replay)
 	uint64_t count = options.then_restart;
 
 	if (options.then_restart || flip_disk_too) {
-		if (replay->broker.tier[0] && !own_broker_written(&replay->broker, 60000))
-			bench_say("not all was written to disk within 60 s; the rest will be missed");
+		if (!own_broker_settled(&replay->broker, 60000))
+			bench_say("not all was sealed and written to disk within 60 s; the rest will be missed");
 		if (!restart(replay, options.cold || flip_disk_too))
 			return false;
 	}

@@ -140,7 +140,7 @@ static int store_all(struct restart *restart)
 		r = check_room(restart);
 	for (uint32_t i = 0; r == 0 && i < restart->chains; i++)
 		r = chain_store(&restart->mover, i, chain_length(restart, i), NULL);
-	if (r == 0 && !own_broker_written(&restart->broker, WRITE_MS))
+	if (r == 0 && !own_broker_settled(&restart->broker, WRITE_MS))
 		r = mover_fail(&restart->mover, -ETIMEDOUT, "not all was written to disk within %u s", WRITE_MS / 1000);
 	return r < 0 ? r : check_stored(restart);
 }

@@ -144,6 +144,7 @@ void engine_gauges(const struct engine *e, uint64_t gauges[STOKER_GAUGE_END])
 	for (uint32_t i = 0; i < e->config.tenants; i++)
 		gauges[STOKER_GAUGE_ACCOUNTS] += e->tenants[i].accounts;
 	gauges[STOKER_GAUGE_ACCOUNTS_OVER] = e->over[0].n;
+	gauges[STOKER_GAUGE_CHECKS] = e->seals.n + e->checks_used;
 }
 
 void engine_client_figures(const struct engine *e, uint32_t client, struct engine_client_figures *ret)

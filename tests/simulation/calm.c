@@ -201,10 +201,11 @@ static void check_idle(struct sim *sim)
 	if (broken)
 		sim_fail(sim, "audit in a calm: %s", broken);
 	engine_gauges(sim->engine, gauges);
-	if (gauges[STOKER_GAUGE_JOBS] || gauges[STOKER_GAUGE_READS] || gauges[STOKER_GAUGE_WRITEBACK])
-		sim_fail(sim, "left over in a calm: %llu jobs, %llu reads, %llu objects to be written",
+	if (gauges[STOKER_GAUGE_JOBS] || gauges[STOKER_GAUGE_READS] || gauges[STOKER_GAUGE_WRITEBACK] ||
+	    gauges[STOKER_GAUGE_CHECKS])
+		sim_fail(sim, "left over in a calm: %llu jobs, %llu reads, %llu objects to be written, %llu checksums",
 			 (unsigned long long)gauges[STOKER_GAUGE_JOBS], (unsigned long long)gauges[STOKER_GAUGE_READS],
-			 (unsigned long long)gauges[STOKER_GAUGE_WRITEBACK]);
+			 (unsigned long long)gauges[STOKER_GAUGE_WRITEBACK], (unsigned long long)gauges[STOKER_GAUGE_CHECKS]);
 }
 
 void calm(struct sim *sim)
