@@ -46,6 +46,10 @@ for bad in /a/b stoker / '' /a//b "/a b" "/$(printf '%065d' 0)"; do
 	refuse 2 "broker.name cannot be \"$bad\": allowed is / and 1 to 64 of [A-Za-z0-9._-]" --name "$bad"
 done
 refuse 2 'broker.name cannot be "/..": allowed is / and 1 to 64 of [A-Za-z0-9._-], but not /. and /..' --name /..
+# These would be files in /dev/shm of the broker that has the name before the point.
+for bad in /a.arena /a.table /a.new; do
+	refuse 2 "broker.name cannot be \"$bad\": a broker named /a has files of that name; choose another ending" --name "$bad"
+done
 for bad in 0 -1 lots 64X 1.5G 110% 0% 18446744073709551616 ''; do
 	refuse 2 "--memory: arena.size cannot be \"$bad\": allowed is a size above 0, as 64K, 2G or 10%" --memory "$bad"
 done

@@ -246,6 +246,15 @@ static int tier_finish(struct config_tier *tier, uint64_t extent, char *why)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
+/* A broker of the name before the point has, or makes and removes, such a file in /dev/shm. */
+static bool is_anothers_file(const char *name)
+{
+	const char *point = strrchr(name, '.');
+
+	return point && point > name + 1 &&
+	       (strcmp(point, ".arena") == 0 || strcmp(point, ".table") == 0 || strcmp(point, ".new") == 0);
+}
+
 static int numbers_finish(const struct config *config, char *why)
 {
 	const struct config_limits *limits = &config->limits;
@@ -254,6 +263,12 @@ static int numbers_finish(const struct config *config, char *why)
 	if (control_name_check(config->broker.name) < 0) {
 		snprintf(why, CONFIG_WHY, "broker.name cannot be \"%.80s\": allowed is / and 1 to 64 of [A-Za-z0-9._-], "
 			 "but not /. and /..", config->broker.name);
+		return -EINVAL;
+	}
+	if (is_anothers_file(config->broker.name)) {
+		snprintf(why, CONFIG_WHY, "broker.name cannot be \"%.80s\": a broker named %.*s has files of that name; choose "
+			 "another ending", config->broker.name,
+			 (int)(strrchr(config->broker.name, '.') - config->broker.name), config->broker.name);
 		return -EINVAL;
 	}
 	if (config->arena.extent % 4096 != 0) {
