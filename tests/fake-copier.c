@@ -400,6 +400,7 @@ static void begin(void)
 	atomic_store(&knobs->fences, 0);
 	atomic_store(&knobs->extents, 0);
 	atomic_store(&knobs->held, 0);
+	atomic_store(&knobs->hanging, 0);
 	if (atomic_load(&knobs->dies_early))
 		_exit(3);
 	if (atomic_load(&knobs->absent)) {
@@ -423,8 +424,11 @@ int fake_copier_main(int fd)
 	for (;;) {
 		struct pollfd wait[2] = { { .fd = control, .events = POLLIN }, { .fd = bell, .events = POLLIN } };
 
-		while (atomic_load(&knobs->hangs))
+		while (atomic_load(&knobs->hangs)) {
+			atomic_store(&knobs->hanging, 1);
 			usleep(1000);
+		}
+		atomic_store(&knobs->hanging, 0);
 		shared_bell_arm(&segment->copier_bell);
 		poll(wait, 2, shared_queue_is_empty(commands) ? 1 : 0);
 		shared_bell_disarm(&segment->copier_bell, bell);

@@ -16,6 +16,7 @@ struct fake_knobs {
 	_Atomic uint32_t dies_early;	/* before UP */
 	_Atomic uint32_t hold;		/* copies are taken and not begun */
 	_Atomic uint32_t hangs;		/* it reads nothing and shows no sign of life */
+	_Atomic uint32_t hanging;	/* it does */
 	_Atomic uint32_t slow_us;	/* before each answer */
 	_Atomic uint64_t poison;	/* dies of a region with this offset */
 	_Atomic uint32_t dies_in;	/* after so many further steps, if not 0 */

@@ -157,7 +157,7 @@ START_TEST(a_region_is_not_blamed_for_a_copier_that_ended_over_an_earlier_questi
 	const uint64_t of = token();
 
 	atomic_store(&w.knobs->hangs, 1);
-	usleep(20000);
+	until(atomic_load(&w.knobs->hanging));
 	ck_assert_int_eq(GPU.region_close(dropped.region, of), DEVICE_LATER);
 	tend();
 	ask_ipc(&new, 4096, POOL_BYTES, -1);
@@ -245,7 +245,7 @@ START_TEST(a_copier_that_hangs_is_replaced_and_its_copies_end)
 	piece = ipc();
 	pool = pool_on(&piece, 1);
 	atomic_store(&w.knobs->hangs, 1);
-	usleep(20000);
+	until(atomic_load(&w.knobs->hanging));
 	copy(1, true, pool, 1, 0);
 	until(w.done[1]);
 	ck_assert_int_eq(w.ended[1], ENGINE_FAILED);
@@ -268,7 +268,7 @@ START_TEST(a_copier_that_hangs_while_extents_fill_its_socket_is_replaced)
 	w.device = device_new(60000000000ull, 100);
 	piece = ipc();
 	atomic_store(&w.knobs->hangs, 1);
-	usleep(20000);
+	until(atomic_load(&w.knobs->hanging));
 	for (uint32_t i = 0; i < ARENA / 512; i++)
 		GPU.extent(w.device, i);
 	tend();
@@ -362,7 +362,7 @@ START_TEST(a_copier_that_reads_nothing_for_a_while_is_told_all_in_the_end)
 	uint64_t of = 0;
 
 	atomic_store(&w.knobs->hangs, 1);
-	usleep(20000);
+	until(atomic_load(&w.knobs->hanging));
 	for (uint32_t i = 0; i < POOLS; i++) {
 		pools[i] = ask_pool(&piece, i, &of);
 		tend();
