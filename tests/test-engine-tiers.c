@@ -547,6 +547,27 @@ START_TEST(a_tenant_stays_within_its_quota)
 }
 END_TEST
 
+START_TEST(an_object_larger_than_its_tenants_quota_evicts_nothing_for_that)
+{
+	const struct engine_quota quota = { .arena_bytes = 3 * 8192 };
+	struct world *small = world_new(NULL);
+	struct engine_request request;
+
+	ck_assert_int_eq(engine_pool_added(small->engine, 0, 10, BIG, 0, WORLD_POOL, 0), 0);
+	engine_tenant(small->engine, 0, &quota);
+	ck_assert_uint_eq(do_store(small, 1, 3)->answer.n, 3);
+	request = ask(small, 0, 5, STOKER_OP_STORE, BIG);
+	small->slots[0][5]->keys[0] = key_of(2, 0);
+	request.head.n_keys = 1;
+	add_segment(small, &request, 0, 10, 0, 0, 0, 1, 0);
+	submit(small, 0, &request);
+	world_run(small);
+	ck_assert_uint_eq(small->seen[0][5].answer.status, STOKER_STATUS_REFUSED);
+	ck_assert_uint_eq(world_gauge(small, STOKER_GAUGE_ARENA_OBJECTS), 3);
+	world_free(small);
+}
+END_TEST
+
 /* Its quota was larger once, or there was none: what is too much goes little by little, whoever needs room. */
 START_TEST(a_quota_that_is_lowered_takes_no_long_step)
 {
@@ -717,6 +738,7 @@ static TCase *room(void)
 	tcase_add_test(tests, a_full_arena_evicts_leaf_first);
 	tcase_add_loop_test(tests, what_was_used_last_goes_last, 0, 2);
 	tcase_add_test(tests, a_store_is_refused_when_everything_is_pinned);
+	tcase_add_test(tests, an_object_larger_than_its_tenants_quota_evicts_nothing_for_that);
 	tcase_add_test(tests, a_quota_that_is_lowered_takes_no_long_step);
 	tcase_add_test(tests, objects_of_another_size_get_a_cold_slab);
 	tcase_add_loop_test(tests, an_index_that_is_full_forgets_its_coldest_chunks, 0, 2);

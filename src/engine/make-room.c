@@ -310,17 +310,33 @@ static uint32_t place_find(struct engine *e, const struct ground *g, uint32_t ow
 	return unit;
 }
 
+static uint64_t quota_of(const struct engine *e, uint32_t tenant, bool disk)
+{
+	const struct engine_quota *quota = &e->tenants[tenant].quota;
+
+	return disk ? quota->disk_bytes : quota->arena_bytes;
+}
+
+/* No room will ever be enough: nothing is evicted for it, and nobody waits. */
+static bool is_beyond_quota(const struct engine *e, uint32_t tenant, bool disk, uint64_t bytes)
+{
+	const uint64_t quota = quota_of(e, tenant, disk);
+
+	return quota && bytes > quota;
+}
+
 /*
  * Bring a tenant to where @bytes more keep within its quota, at its own chunks' cost. ROOM_WAIT: it had far more, since the
  * quota was lowered, or a broker with another one left it; some of that has gone, and who asks again gets further.
  */
 static enum room quota_make(struct engine *e, const struct ground *g, uint32_t tenant, uint32_t owner, uint64_t bytes)
 {
-	const struct tenant *t = &e->tenants[tenant];
-	const uint64_t quota = g->disk ? t->quota.disk_bytes : t->quota.arena_bytes;
+	const uint64_t quota = quota_of(e, tenant, g->disk);
 	struct search search = search_of(0, tenant, owner);
 
-	for (uint32_t i = 0; quota && t->used[g->disk] + bytes > quota; i++) {
+	if (is_beyond_quota(e, tenant, g->disk, bytes))
+		return ROOM_QUOTA;
+	for (uint32_t i = 0; quota && e->tenants[tenant].used[g->disk] + bytes > quota; i++) {
 		const uint32_t chunk = i < EXCESS ? victim(e, g, &search) : NONE;
 
 		if (chunk == NONE)
@@ -355,7 +371,7 @@ uint32_t room_arena(struct engine *e, uint32_t entry, uint64_t bytes, uint32_t n
 		return NONE;
 	}
 	*why = quota_make(e, &g, tenant, owner, bytes);
-	if (*why == ROOM_QUOTA && room_may_come(e))
+	if (*why == ROOM_QUOTA && room_may_come(e) && !is_beyond_quota(e, tenant, false, bytes))
 		*why = ROOM_WAIT;
 	if (*why != ROOM_OK)
 		return NONE;
