@@ -544,11 +544,29 @@ static void submit_twice(struct sim *sim, uint32_t number)
 		sim_fail(sim, "client %u submitted on a slot that is busy or is none, and was not expelled", number);
 }
 
+/* What was on its way when its client was let go, or its job had ended: it changes nothing, and is answered by nothing. */
+static void too_late(struct sim *sim, uint32_t number, uint32_t s)
+{
+	const struct sim_slot *slot = &sim->clients[number].slots[s];
+	const struct engine_request request = {
+		.head = { .op = STOKER_OP_PING, .slot = (uint16_t)s, .generation = 7 }, .model = ENGINE_NONE,
+	};
+
+	if (!slot->watched)
+		engine_ready(sim->engine, number, s);
+	if (!sim->clients[number].leaving)
+		return;
+	engine_cancel(sim->engine, number, s, slot->generation);
+	engine_request(sim->engine, number, &request);
+}
+
 void client_act(struct sim *sim, uint32_t number)
 {
 	struct sim_client *client = &sim->clients[number];
 	const uint32_t s = sim_below(&sim->random, SIM_SLOTS), what = sim_below(&sim->random, 1000);
 
+	if (client->attached && sim_chance(&sim->random, 10))
+		too_late(sim, number, s);
 	if (client->leaving)
 		return;
 	if (!client->attached) {
