@@ -21,9 +21,15 @@
 static bool planted;		/* a bug: to be found is what is wanted */
 static struct sim *running;	/* for who dies in the engine itself */
 
-/* An assertion of the engine traps: say which world it was. */
+/* An assertion of the engine traps: say which world it was. A planted bug is found by that as well. */
 static void trapped(int signal)
 {
+	if (planted) {
+		printf("planted bug %s: found, seed %llu, step %llu: it died of signal %d\n", running->plant,
+		       (unsigned long long)running->seed, (unsigned long long)running->step, signal);
+		fflush(stdout);
+		_exit(0);
+	}
 	fprintf(stderr, "sim: seed %llu, step %llu: the engine died of signal %d\n",
 		(unsigned long long)running->seed, (unsigned long long)running->step, signal);
 	_exit(128 + signal);
