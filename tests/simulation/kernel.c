@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 
 #include "src/common/log.h"
+#include "src/device/spawner.h"
 #include "tests/simulation/gpu.h"
 
 #define RING_ENTRIES	8u	/* of commands and of events: so few that they are full now and then */
@@ -45,6 +46,7 @@ int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout);
 int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
 		       const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]);
 int __wrap_posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int as);
+void __wrap_spawner_start(void);
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t bytes);
 int __wrap_socketpair(int domain, int type, int protocol, int pair[2]);
 long __wrap_syscall(long number, ...);
@@ -226,6 +228,11 @@ int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_acti
 	copier_spawn(caller);
 	*pid = caller->copier.pid;
 	return 0;
+}
+
+/* There is one thread here: processes are started by who asks for them. */
+void __wrap_spawner_start(void)
+{
 }
 
 int __wrap_posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int as)
