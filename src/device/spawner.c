@@ -11,19 +11,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "src/common/log.h"
+
 #ifndef SYS_close_range
 #define SYS_close_range 436
+#endif
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE 2u
 #endif
 
 #define OWN_FD 3	/* of the thread: its end of the pair */
@@ -39,8 +44,9 @@ struct task {
 
 static struct {
 	pthread_mutex_t lock;
-	pid_t process;			/* in which it runs; 0: nowhere */
-	int fd, thread_fd;
+	pid_t tried;			/* process in which its start was tried; 0: none */
+	bool runs;			/* there */
+	int fd;
 	_Atomic(struct task *) task;	/* NULL when it is done */
 } spawner = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1 };
 
@@ -115,12 +121,17 @@ static bool take(int *ret_fd)
 	return true;
 }
 
-/* A table of its own, with standard files and the pair: nothing of a stranger's is open yet. */
+/*
+ * A table of its own, with standard files and the pair: nothing of a stranger's is open yet. Not by unshare(), which
+ * containers refuse, as it makes namespaces too.
+ */
 static int table_make(int thread_fd)
 {
-	if (syscall(SYS_unshare, CLONE_FILES) < 0)
+	if (syscall(SYS_close_range, thread_fd + 1, ~0u, CLOSE_RANGE_UNSHARE) < 0)
 		return -errno;
-	if (thread_fd != OWN_FD && syscall(SYS_dup3, thread_fd, OWN_FD, O_CLOEXEC) < 0)
+	if (thread_fd == OWN_FD)
+		return 0;
+	if (syscall(SYS_dup3, thread_fd, OWN_FD, O_CLOEXEC) < 0)
 		return -errno;
 	return syscall(SYS_close_range, OWN_FD + 1, ~0u, 0) < 0 ? -errno : 0;
 }
@@ -132,10 +143,9 @@ static bool say(int result)
 
 static void *spawner_main(void *arg)
 {
-	const int thread_fd = spawner.thread_fd;
+	const int thread_fd = (int)(intptr_t)arg;
 	int r, fd;
 
-	(void)arg;
 	prctl(PR_SET_NAME, "stoker-spawner");
 	r = table_make(thread_fd);
 	if (r < 0) {
@@ -170,7 +180,7 @@ static int hear(void)
 	return n == sizeof(result) ? result : -EPIPE;
 }
 
-static int thread_start(void)
+static int thread_start(int thread_fd)
 {
 	pthread_attr_t attributes;
 	sigset_t all, before;
@@ -181,28 +191,43 @@ static int thread_start(void)
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&thread, &attributes, spawner_main, NULL);
+	r = pthread_create(&thread, &attributes, spawner_main, (void *)(intptr_t)thread_fd);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attributes);
 	return -r;
 }
 
-void spawner_start(void)
+static int start(void)
 {
-	int pair[2];
+	int pair[2], r;
 
-	pthread_mutex_lock(&spawner.lock);
-	if (spawner.process == getpid() || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		pthread_mutex_unlock(&spawner.lock);
-		return;
-	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
 	spawner.fd = pair[0];
-	spawner.thread_fd = pair[1];
-	if (thread_start() == 0 && hear() == 0)
-		spawner.process = getpid();
-	else
+	r = thread_start(pair[1]);
+	if (r == 0)
+		r = hear();
+	if (r < 0)
 		close(pair[0]);
 	close(pair[1]);
+	return r;
+}
+
+void spawner_start(void)
+{
+	int r;
+
+	pthread_mutex_lock(&spawner.lock);
+	/* Not later either: what strangers have handed over by then would have to be closed first. */
+	if (spawner.tried != getpid()) {
+		spawner.tried = getpid();
+		r = start();
+		spawner.runs = r == 0;
+		if (r < 0)
+			log_warning("copiers will be started with all that clients have handed over, which a client can make "
+				    "last: there is no thread with files of its own: %s; allow close_range() in the sandbox",
+				    strerror(-r));
+	}
 	pthread_mutex_unlock(&spawner.lock);
 }
 
@@ -236,7 +261,7 @@ int spawner_run(const char *program, char *const *arguments, int fd, int as, pid
 	int r;
 
 	pthread_mutex_lock(&spawner.lock);
-	r = spawner.process == getpid() ? ask(&task, fd) : run(&task, fd, &task.pid);
+	r = spawner.runs && spawner.tried == getpid() ? ask(&task, fd) : run(&task, fd, &task.pid);
 	pthread_mutex_unlock(&spawner.lock);
 	if (r == 0)
 		*ret = task.pid;
