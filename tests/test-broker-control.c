@@ -10,8 +10,10 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "src/broker/clock.h"
 #include "src/broker/closer.h"
 #include "src/broker/session.h"
 #include "src/broker/state.h"
@@ -213,6 +215,36 @@ int close(int fd)
 	return 0;
 }
 
+static _Atomic uint64_t stopped_ns;	/* where the clock stands; 0: it goes on */
+
+int clock_gettime(clockid_t clock, struct timespec *ret)
+{
+	const uint64_t ns = atomic_load(&stopped_ns);
+
+	if (ns == 0 || clock != CLOCK_MONOTONIC)
+		return (int)syscall(SYS_clock_gettime, clock, ret);
+	*ret = (struct timespec){ .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
+	return 0;
+}
+
+/* None of them hangs yet, however long this takes. */
+static void many_files_are_being_closed(void)
+{
+	atomic_store(&stopped_ns, clock_kernel_ns());
+	atomic_store(&held, true);
+	for (int i = 0; i < 5000; i++)
+		closer_take(geteuid(), NO_FILES + i);
+	ck_assert_int_eq(closer_room(geteuid()), CLOSER_BUSY);
+}
+
+static void all_are_closed(void)
+{
+	atomic_store(&held, false);
+	atomic_store(&stopped_ns, 0);
+	while (closer_room(geteuid()) != CLOSER_ROOM)
+		usleep(1000);
+}
+
 START_TEST(a_client_of_whose_uid_many_files_are_being_closed_waits_and_stays)
 {
 	struct message_drop drop = { .header = { .type = MESSAGE_REGION_DROP, .bytes = sizeof(drop), .request = 1 },
@@ -220,23 +252,44 @@ START_TEST(a_client_of_whose_uid_many_files_are_being_closed_waits_and_stays)
 	struct message_answer answer;
 	struct session *session = client(0);
 
-	atomic_store(&held, true);
-	for (int i = 0; i < 5000; i++)
-		closer_take(geteuid(), NO_FILES + i);
-	ck_assert_int_eq(closer_room(geteuid()), CLOSER_BUSY);
+	many_files_are_being_closed();
 	ck_assert_int_eq(send(peers[0], &drop, sizeof(drop), 0), sizeof(drop));
 	session_event(session, false);
 	ck_assert_int_eq(session->state, SESSION_ATTACHED);
 	ck_assert_int_lt(recv(peers[0], &answer, sizeof(answer), MSG_DONTWAIT), 0);
-	atomic_store(&held, false);
-	while (closer_room(geteuid()) != CLOSER_ROOM)
-		usleep(1000);
+	all_are_closed();
 	session_event(session, false);
 	ck_assert_int_eq(recv(peers[0], &answer, sizeof(answer), MSG_DONTWAIT), sizeof(answer));
 	ck_assert_int_eq(answer.status, STOKER_STATUS_NOT_FOUND);
 	session_close(session, NULL);
 	client_ends(session);
 	close(peers[0]);
+}
+END_TEST
+
+/* Or who sends all the time would keep others waiting, of another uid too. */
+START_TEST(who_is_held_back_is_looked_at_again_no_later_because_of_others)
+{
+	struct message_drop drop = { .header = { .type = MESSAGE_REGION_DROP, .bytes = sizeof(drop), .request = 1 } };
+	uint64_t until;
+
+	sessions[0] = client(0);
+	sessions[1] = client(1);
+	many_files_are_being_closed();
+	session_event(sessions[0], false);
+	until = broker->held_until_ns;
+	ck_assert_uint_gt(until, atomic_load(&stopped_ns));
+	atomic_fetch_add(&stopped_ns, 5000000);
+	ck_assert_int_eq(send(peers[1], &drop, sizeof(drop), 0), sizeof(drop));
+	session_event(sessions[1], false);
+	ck_assert(sessions[0]->held_back && sessions[1]->held_back);
+	ck_assert_uint_eq(broker->held_until_ns, until);
+	all_are_closed();
+	for (int i = 0; i < 2; i++) {
+		session_close(sessions[i], NULL);
+		client_ends(sessions[i]);
+		close(peers[i]);
+	}
 }
 END_TEST
 
@@ -329,6 +382,7 @@ int main(void)
 	tcase_add_checked_fixture(closing, setup, teardown);
 	tcase_set_timeout(closing, 60);
 	tcase_add_test(closing, a_client_of_whose_uid_many_files_are_being_closed_waits_and_stays);
+	tcase_add_test(closing, who_is_held_back_is_looked_at_again_no_later_because_of_others);
 	suite_add_tcase(suite, closing);
 	return suite_run(suite);
 }

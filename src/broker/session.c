@@ -459,7 +459,9 @@ static bool may_bring_files(struct session *session, bool hung_up)
 		session_close(session, NULL);
 	} else {
 		hold_back(session);
-		session->broker->held_until_ns = clock_kernel_ns() + HOLD_NS;
+		/* No later for those that wait already, or who sends all the time would keep everybody waiting. */
+		if (session->broker->held_until_ns == 0)
+			session->broker->held_until_ns = clock_kernel_ns() + HOLD_NS;
 	}
 	return false;
 }
