@@ -298,6 +298,36 @@ START_TEST(a_bad_retrieve_is_refused_before_anything_is_copied)
 }
 END_TEST
 
+/* Positions are kept in 32 bits: a chain that goes beyond them is refused, however long its chunks are. */
+START_TEST(a_store_whose_tokens_have_no_position_is_refused)
+{
+	struct engine_model_config vast = { .epoch = 1, .chunk_tokens = 1u << 30, .n_groups = 1, .n_parts = 1 };
+	struct engine_request request;
+	int64_t model;
+
+	vast.groups[0].block_tokens = vast.chunk_tokens / WORLD_BLOCKS;
+	vast.groups[0].blocks = WORLD_BLOCKS;
+	vast.parts[0] = (struct engine_part_config){ .layers = 2, .blocks = WORLD_BLOCKS, .payload_bytes = 4096,
+						     .image_bytes = 8192 };
+	model = engine_model_open(w->engine, &vast);
+	ck_assert_int_gt(model, 0);
+	ck_assert_int_eq(engine_pool_added(w->engine, 0, 9, (uint32_t)model, 0, WORLD_POOL, 0), 0);
+	for (uint32_t keys = 3; keys <= 5; keys++) {
+		request = ask_store(w, 0, 0, (uint32_t)model, keys, 0, keys);
+		w->slots[0][0]->segments[0].pool = 9;
+		submit(w, 0, &request);
+		world_run(w);
+		ck_assert_uint_eq(w->seen[0][0].answer.status, keys == 3 ? STOKER_STATUS_OK : STOKER_STATUS_BAD_REQUEST);
+	}
+	request = ask_store(w, 0, 0, (uint32_t)model, 9, 0, 5);
+	w->slots[0][0]->segments[0].pool = 9;
+	request.line.store.first_token = UINT64_MAX - (2ull << 32);
+	submit(w, 0, &request);
+	world_run(w);
+	ck_assert_uint_eq(w->seen[0][0].answer.status, STOKER_STATUS_BAD_REQUEST);
+}
+END_TEST
+
 START_TEST(a_store_begins_when_its_ready_word_has_been_reached)
 {
 	struct engine_request request = ask_store(w, 0, 0, PLAIN, 1, 0, 2);
@@ -518,6 +548,7 @@ static TCase *stores(void)
 	tcase_add_test(tests, a_chunk_is_found_only_when_all_its_shards_are_stored);
 	tcase_add_loop_test(tests, a_bad_store_is_refused_before_anything_is_placed, 0, SPOILT);
 	tcase_add_loop_test(tests, a_bad_retrieve_is_refused_before_anything_is_copied, 0, SPOILT);
+	tcase_add_test(tests, a_store_whose_tokens_have_no_position_is_refused);
 	tcase_add_test(tests, a_store_begins_when_its_ready_word_has_been_reached);
 	tcase_add_test(tests, a_cancel_before_the_copy_ends_a_store_at_once);
 	tcase_add_test(tests, a_cancel_of_a_running_copy_is_told_at_once_and_done_follows_the_drain);

@@ -29,6 +29,12 @@ static bool tokens_are_bad(const struct job *job, const struct model *model)
 	return false;
 }
 
+/* An entry keeps a position in 32 bits. */
+static bool positions_are_bad(uint64_t first_token, uint64_t tokens)
+{
+	return first_token > UINT32_MAX || tokens > UINT32_MAX - first_token;
+}
+
 static enum stoker_status accept(struct engine *e, struct job *job, const struct engine_request *request)
 {
 	struct transfer *t = &job->transfer;
@@ -41,7 +47,7 @@ static enum stoker_status accept(struct engine *e, struct job *job, const struct
 	    ((request->line.store.flags & STOKER_STORE_TOKENS) != 0) != (job->tokens != NULL) ||
 	    tokens_are_bad(job, model))
 		return STOKER_STATUS_BAD_REQUEST;
-	if (request->line.store.first_token > UINT32_MAX - (uint64_t)job->n_keys * model->chunk_tokens)
+	if (positions_are_bad(request->line.store.first_token, (uint64_t)job->n_keys * model->chunk_tokens))
 		return STOKER_STATUS_BAD_REQUEST;
 	if (e->draining)
 		return STOKER_STATUS_REFUSED;
