@@ -142,7 +142,7 @@ static void step(struct sim *sim)
 		world_crash(sim, sim_chance(&sim->random, 300));
 	if (sim->shifting && sim_below(&sim->random, 100) == 0)
 		world_break_tier(sim);
-	if (sim->step == sim->crash_at || (sim->shifting && sim_below(&sim->random, 1000) == 0))
+	if ((sim->crash_at > 0 && sim->step == sim->crash_at) || (sim->shifting && sim_below(&sim->random, 1000) == 0))
 		world_crash(sim, false);
 	for (uint32_t turns = sim_below(&sim->random, 4); turns > 0 && sim->step >= sim->clock_from; turns--)
 		sim_turn(sim);

@@ -448,7 +448,7 @@ void world_crash(struct sim *sim, bool power)
 		engine_extent_added(sim->engine, i);
 	}
 	recover_arena(sim);
-	if (sim_chance(&sim->random, 500))
+	if (sim->roomy || sim_chance(&sim->random, 500))
 		world_serve(sim);	/* else clients come while the tiers' tables are being read */
 }
 
