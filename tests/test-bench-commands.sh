@@ -162,7 +162,7 @@ fi
 	kill -KILL $broker
 ) &
 status=0
-"$bench" idle --clients 2 --seconds 3 --attach "$name" --format json >"$work/report" 2>"$work/error" || status=$?
+"$bench" idle --clients 2 --seconds 6 --attach "$name" --format json >"$work/report" 2>"$work/error" || status=$?
 ((status == 1)) || fail "idle: exit status $status though the broker died"
 [[ $(field cpu_share) == null ]] || fail "idle: a broker that died has a share of $(field cpu_share)"
 rm -f /dev/shm"$name" /dev/shm"$name".*

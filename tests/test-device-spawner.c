@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -166,6 +167,19 @@ START_TEST(a_child_that_has_no_such_thread_starts_programs_itself)
 }
 END_TEST
 
+START_TEST(without_the_thread_the_next_one_is_started_by_who_asks)
+{
+	char text[16];
+
+	spawner_start();
+	for (int fd = 3; fd < 64; fd++)
+		shutdown(fd, SHUT_RDWR);	/* the one socket that there is: it is what the thread listens to */
+	ck_assert_int_eq(said("echo yes >&5", text, sizeof(text)), -EPIPE);
+	ck_assert_int_eq(said("echo yes >&5", text, sizeof(text)), 0);
+	ck_assert_str_eq(text, "yes\n");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("device-spawner");
@@ -176,6 +190,7 @@ int main(void)
 	tcase_add_test(tests, where_there_can_be_no_such_thread_programs_are_started_all_the_same);
 	tcase_add_test(tests, what_cannot_be_started_is_said_and_the_next_one_starts);
 	tcase_add_test(tests, a_child_that_has_no_such_thread_starts_programs_itself);
+	tcase_add_test(tests, without_the_thread_the_next_one_is_started_by_who_asks);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);
 }

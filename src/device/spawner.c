@@ -262,6 +262,10 @@ int spawner_run(const char *program, char *const *arguments, int fd, int as, pid
 
 	pthread_mutex_lock(&spawner.lock);
 	r = spawner.runs && spawner.tried == getpid() ? ask(&task, fd) : run(&task, fd, &task.pid);
+	if (r == -EPIPE && spawner.runs) {
+		spawner.runs = false;	/* who asks again is served without it */
+		log_warning("the thread that starts copiers is gone: they are started as if there had been none");
+	}
 	pthread_mutex_unlock(&spawner.lock);
 	if (r == 0)
 		*ret = task.pid;
