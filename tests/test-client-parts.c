@@ -164,6 +164,119 @@ START_TEST(chunks_whose_numbers_would_wrap_are_refused)
 }
 END_TEST
 
+enum { MANY = 10000 };		/* chunks: three parts */
+
+static void many(struct stoker_key **keys, uint32_t **ids)
+{
+	*keys = calloc(MANY, sizeof(**keys));
+	*ids = calloc(MANY * RIG_BLOCKS, sizeof(**ids));
+	rig_keys(*keys, MANY, 1);
+	for (uint32_t i = 0; i < MANY * RIG_BLOCKS; i++)
+		(*ids)[i] = i % 1024;
+}
+
+START_TEST(a_store_beyond_one_payload_is_cut_between_chunks_and_is_one_job)
+{
+	struct fake_answer answer = { .stage = STOKER_STAGE_DONE, .counts = { 1, 2, 3 } };
+	struct stoker_result result = { .size = sizeof(result) };
+	uint8_t *chunks = malloc(MANY), *became = malloc(MANY);
+	struct stoker_key *keys;
+	struct stoker_job job, done[4];
+	uint32_t *ids, at = 0, parts = 0;
+
+	many(&keys, &ids);
+	const struct stoker_blocks blocks = { .pool = rig.pool, .chunks = MANY, .ids = ids };
+	const struct stoker_store_options options = { .size = sizeof(options), .first_token = 1000 };
+
+	ck_assert_int_eq(stoker_store(rig.c, rig.model, keys, MANY, &blocks, 1, &options, &job), 0);
+	ck_assert_int_eq(stoker_poll(rig.c, job), STOKER_STAGE_NONE);
+	for (struct fake_request request; fake_take(rig.fake, &request) > 0; parts++) {
+		const uint32_t n = request.head.n_keys;
+		const struct stoker_segment *segment = (const void *)(request.input + n * sizeof(*keys));
+
+		ck_assert_mem_eq(request.input, keys + at, n * sizeof(*keys));
+		ck_assert_uint_eq(segment->first, 0);
+		ck_assert_uint_eq(segment->chunks, n);
+		ck_assert_mem_eq(segment + 1, ids + at * RIG_BLOCKS, n * RIG_BLOCKS * sizeof(*ids));
+		ck_assert_uint_eq(request.line.store.first_token, 1000 + (uint64_t)at * 64);
+		if (at > 0)
+			ck_assert_mem_eq(&request.line.store.parent, &keys[at - 1], sizeof(*keys));
+		ck_assert_uint_eq(stoker_done(rig.c, done, 4), 0);
+		memset(became, (int)(STOKER_CHUNK_STORED + parts), n);
+		answer.n = n;
+		answer.chunks = became;
+		answer.n_chunks = n;
+		answer.status = parts == 1 ? STOKER_STATUS_NO_MEMORY : STOKER_STATUS_OK;
+		fake_publish(rig.fake, request.head.slot, request.head.generation, &answer);
+		at += n;
+	}
+	ck_assert_uint_eq(at, MANY);
+	ck_assert_uint_eq(parts, 3);
+	ck_assert_uint_eq(stoker_done(rig.c, done, 4), 1);
+	ck_assert_uint_eq(done[0].slot, job.slot);
+	ck_assert_int_eq(stoker_finish(rig.c, job, &result, NULL, 0, chunks, MANY), 0);
+	ck_assert_uint_eq(result.n, MANY);
+	ck_assert_uint_eq(result.status, STOKER_STATUS_NO_MEMORY);
+	ck_assert_uint_eq(result.counts[2], 9);
+	for (uint32_t i = 0; i < MANY; i++)
+		ck_assert_uint_eq(chunks[i], STOKER_CHUNK_STORED + i / 4096);
+	ck_assert_int_eq(stoker_poll(rig.c, job), STOKER_STAGE_NONE);
+	free(chunks);
+	free(became);
+	free(keys);
+	free(ids);
+}
+END_TEST
+
+START_TEST(a_retrieve_in_parts_ends_its_share_when_all_parts_are_done)
+{
+	const struct stoker_lease lease = { { 41, 42 } };
+	const struct stoker_retrieve_options options = { .size = sizeof(options), .flags = STOKER_RETRIEVE_END_SHARE,
+							 .reader = 5 };
+	uint32_t runs[4] = { 7, MANY * RIG_BLOCKS - 10, STOKER_NO_BLOCK, 10 }, first = 100, ids = 0;
+	const struct stoker_blocks blocks = { .pool = rig.pool, .first = 100, .chunks = MANY, .ids = runs, .runs = 2 };
+	struct fake_request request;
+	struct stoker_job job;
+
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, &blocks, 1, &options, &job), 0);
+	while (fake_take(rig.fake, &request) > 0) {
+		const struct stoker_segment *segment = (const void *)request.input;
+		const uint32_t *pairs = (const uint32_t *)(segment + 1);
+
+		ck_assert_uint_eq(request.head.flags, 0);
+		ck_assert_uint_eq(segment->first, first);
+		ck_assert_uint_eq(pairs[0], 7 + ids);
+		for (uint32_t i = 0; i < segment->n_ids / 2; i++)
+			ids += pairs[2 * i + 1];
+		first += segment->chunks;
+		if (first == 100 + MANY)
+			ck_assert_uint_eq(pairs[2], STOKER_NO_BLOCK);
+		rig_done(&rig, &request, STOKER_STATUS_OK);
+	}
+	ck_assert_uint_eq(ids, MANY * RIG_BLOCKS);
+	rig_finish(&rig, job);
+	request = rig_take(&rig, STOKER_OP_RELEASE);
+	ck_assert_uint_eq(request.head.lease[0], 41);
+	ck_assert_uint_eq(request.line.release.reader, 5);
+}
+END_TEST
+
+START_TEST(a_job_that_all_large_slots_together_do_not_hold_is_too_big)
+{
+	const uint32_t n = 5 * 4096;
+	uint32_t *ids = calloc(n * RIG_BLOCKS, sizeof(*ids));
+	const struct stoker_blocks blocks = { .pool = rig.pool, .chunks = n, .ids = ids };
+	const struct stoker_blocks half = { .pool = rig.pool, .chunks = 3 * 4096, .ids = ids };
+	const struct stoker_lease lease = { { 1, 1 } };
+	struct stoker_job job, second;
+
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, &blocks, 1, NULL, &job), -E2BIG);
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, &half, 1, NULL, &job), 0);
+	ck_assert_int_eq(stoker_retrieve(rig.c, rig.model, &lease, &half, 1, NULL, &second), -EAGAIN);
+	free(ids);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("client-parts");
@@ -175,6 +288,9 @@ int main(void)
 	tcase_add_test(tests, a_store_in_parts_leaves_out_keys_without_blocks);
 	tcase_add_test(tests, a_model_by_digest_alone_stores_in_parts);
 	tcase_add_test(tests, chunks_whose_numbers_would_wrap_are_refused);
+	tcase_add_test(tests, a_store_beyond_one_payload_is_cut_between_chunks_and_is_one_job);
+	tcase_add_test(tests, a_retrieve_in_parts_ends_its_share_when_all_parts_are_done);
+	tcase_add_test(tests, a_job_that_all_large_slots_together_do_not_hold_is_too_big);
 	suite_add_tcase(suite, tests);
 	return suite_run(suite);
 }
