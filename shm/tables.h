@@ -132,7 +132,7 @@
 	GAUGE(READS,           "reads",           "objects", "objects waiting for or being read from disk") \
 	GAUGE(ACCOUNTS,        "accounts",        "accounts", "accounts told apart, of all tenants") \
 	GAUGE(ACCOUNTS_OVER,   "accounts_over",   "accounts", "accounts above their soft quota in the arena") \
-	GAUGE(CHECKS,          "checks",          "objects", "objects whose checksum is to be made (a crash would lose them), or is at work")
+	GAUGE(CHECKS,          "checks",          "objects", "objects whose checksum is to be made (a crash would lose them), or is being made or compared")
 
 /* HISTOGRAM(symbol, name, unit, meaning): 64 octaves of 8 buckets each (shm/control.h). */
 #define STOKER_HISTOGRAMS(HISTOGRAM) \

@@ -379,8 +379,8 @@ static void client_make(struct world *w, uint32_t client)
 		const bool small = i < WORLD_SMALL;
 		struct slot_memory *slot = calloc(1, sizeof(*slot));
 
-		slot->scratch_bytes = small ? ENGINE_SCRATCH_BYTES(STOKER_SMALL_KEYS, STOKER_SMALL_INPUT)
-					    : ENGINE_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_INPUT);
+		slot->scratch_bytes = small ? STOKER_SCRATCH_BYTES(STOKER_SMALL_KEYS, STOKER_SMALL_INPUT)
+					    : STOKER_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_INPUT);
 		slot->scratch = aligned_alloc(64, (slot->scratch_bytes + 63) & ~(size_t)63);
 		memset(slot->scratch, 0xa5, slot->scratch_bytes);
 		w->slots[client][i] = slot;

@@ -131,7 +131,7 @@ START_TEST(a_request_is_used_from_a_copy_that_the_client_cannot_change)
 	ck_assert_mem_eq(request->segments, &segment, sizeof(segment));
 	ck_assert_mem_eq(request->ids, ids, sizeof(ids));
 	ck_assert_uint_eq(request->line.store.account, 77);
-	ck_assert_uint_ge(request->scratch_bytes, ENGINE_SCRATCH_BYTES(STOKER_SMALL_KEYS, STOKER_SMALL_INPUT));
+	ck_assert_uint_ge(request->scratch_bytes, STOKER_SCRATCH_BYTES(STOKER_SMALL_KEYS, STOKER_SMALL_INPUT));
 	ck_assert_uint_eq((uintptr_t)request->scratch % 64, 0);
 }
 END_TEST

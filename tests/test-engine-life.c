@@ -2,7 +2,6 @@
  * The engine's clients, models, pools, and admin verbs.
  */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "tests/engine-fixture.h"
 

@@ -1,7 +1,6 @@
 /*
  * The engine over disk tiers: write-back, loads, shared fills, failures.
  */
-#include "shm/model.h"
 #include "tests/engine-fixture.h"
 
 /* Store, wait for write-back, and empty the arena: the chunks are on disk alone. */

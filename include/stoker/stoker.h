@@ -6,8 +6,8 @@
  * ring in shared memory, answered in a slot that the caller has mapped. To poll is one load.
  *
  * Threads: a struct stoker belongs to one thread at a time; handles are independent. A call that
- * finds another one running on the handle answers -EBUSY: that finds mistakes, it is no lock. A handle does not survive fork(): in the
- * child every call answers -EOWNERDEAD, and stoker_close() frees.
+ * finds another one running on the handle answers -EBUSY: that finds mistakes, it is no lock. A
+ * handle does not survive fork(): in the child every call answers -EOWNERDEAD, and stoker_close() frees.
  * Memory: nothing is allocated after stoker_attach() and the opening of models, regions, pools.
  * Errors: functions that return int give 0 or a negative errno value; stoker_error() has the text
  * of the last one of a handle that has any: -EAGAIN, -EBUSY, -ENOENT and -ETIMEDOUT of calls for jobs

@@ -352,7 +352,7 @@ static bool start(struct solo *solo, const struct solo_config *config)
 	struct engine_ports plugged = ports;
 
 	solo->counters = reserve(sizeof(*solo->counters));
-	solo->scratch_bytes = ENGINE_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_INPUT);
+	solo->scratch_bytes = STOKER_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_INPUT);
 	solo->scratch[0] = reserve(solo->scratch_bytes);
 	solo->scratch[1] = reserve(solo->scratch_bytes);
 	solo->ids = calloc((size_t)STOKER_LARGE_KEYS * config->shards, sizeof(*solo->ids));

@@ -13,7 +13,7 @@
 
 static size_t scratch_bytes(const struct channel_plan *plan, uint32_t slot)
 {
-	const size_t bytes = ENGINE_SCRATCH_BYTES(plan_slot_keys(plan, slot), plan_slot_input(plan, slot));
+	const size_t bytes = STOKER_SCRATCH_BYTES(plan_slot_keys(plan, slot), plan_slot_input(plan, slot));
 
 	return (bytes + 63) / 64 * 64;
 }

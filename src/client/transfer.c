@@ -2,9 +2,9 @@
  * STORE and RETRIEVE: keys, segments and block ids into a slot, or into several.
  *
  * A job whose input does not fit the largest slot, or the room that the broker has for such a slot's
- * job, is cut between chunks, into as many parts as need be. All slots are taken before anything is written: callers' keys and ids are read during the call
- * only, so nothing is left to submit later. With fewer free slots the answer is -EAGAIN, with fewer
- * slots than parts in all -E2BIG.
+ * job, is cut between chunks, into as many parts as need be. All slots are taken before anything is
+ * written: callers' keys and ids are read during the call only, so nothing is left to submit later. With
+ * fewer free slots the answer is -EAGAIN, with fewer slots than parts in all -E2BIG.
  */
 #include <string.h>
 

@@ -321,15 +321,11 @@ struct engine_request {
 	const uint32_t *tokens;			/* NULL: every chunk is whole */
 	const struct stoker_segment *segments;
 	const uint32_t *ids;
-	uint8_t *scratch;			/* scratch_bytes of private memory of this slot, 64-aligned */
-	size_t scratch_bytes;			/* at least ENGINE_SCRATCH_BYTES(keys_max, input bytes) */
+	/* Private memory of this slot, 64-aligned and populated lazily by its owner: items and failure bytes of a copy, */
+	/* bitmap and chunk statuses, ids of runs spelled out. */
+	uint8_t *scratch;
+	size_t scratch_bytes;			/* at least STOKER_SCRATCH_BYTES(keys_max, input bytes) */
 };
-/*
- * What the engine may need per slot while a job runs: items and failure bytes of a copy, bitmap and
- * chunk statuses, ids of runs spelled out. Populated lazily by its owner.
- */
-#define ENGINE_SCRATCH_BYTES(keys_max, input_bytes) STOKER_SCRATCH_BYTES(keys_max, input_bytes)
-
 void engine_request(struct engine *engine, uint32_t client, const struct engine_request *request);
 void engine_cancel(struct engine *engine, uint32_t client, uint32_t slot, uint32_t generation);
 void engine_ready(struct engine *engine, uint32_t client, uint32_t slot);

@@ -60,7 +60,7 @@
 #define SIM_GPUS	2u	/* devices 1 and 2; 0 is the host's */
 #define SIM_PIECES	3u	/* of a chained lookup after its head */
 #define SIM_SCRATCH_BYTES(slot) ((slot) == SIM_SLOTS - 1 \
-	? ENGINE_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_KEYS * 32u) : ENGINE_SCRATCH_BYTES(STOKER_SMALL_KEYS, SIM_INPUT))
+	? STOKER_SCRATCH_BYTES(STOKER_LARGE_KEYS, STOKER_LARGE_KEYS * 32u) : STOKER_SCRATCH_BYTES(STOKER_SMALL_KEYS, SIM_INPUT))
 
 /* ---- randomness ------------------------------------------------------------------------------ */
 
